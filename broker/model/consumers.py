@@ -1,0 +1,88 @@
+"""The consumers of one queue, and whose turn it is.
+
+Spec:   RabbitMQ: consumers of the highest priority first while they have room; among equals in turn.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol
+
+from broker.model.errors import AccessRefused
+from broker.model.message import Slice
+from broker.model.resource import spoken
+
+if TYPE_CHECKING:
+    from broker.model.queue import Queue
+
+
+class Consumer(Protocol):
+    """Somebody to whom a queue pushes messages."""
+
+    @property
+    def priority(self) -> int: ...
+
+    @property
+    def acks(self) -> bool:
+        """It acknowledges what it gets; otherwise handing over settles."""
+        ...
+
+    @property
+    def exclusive(self) -> bool: ...
+
+    def room(self) -> int:
+        """How many messages it can take now."""
+        ...
+
+    def deliver(self, queue: Queue, piece: Slice) -> None:
+        """Take the messages; the contents may be gone when this returns."""
+        ...
+
+    def queue_deleted(self, queue: Queue) -> None:
+        """There will be no more."""
+        ...
+
+
+class Consumers:
+    """All consumers of a queue, highest priority first, and in each priority the next in turn first."""
+
+    def __init__(self) -> None:
+        self._by_priority: dict[int, deque[Consumer]] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Consumer]:
+        for group in list(self._by_priority.values()):
+            yield from list(group)
+
+    def add(self, consumer: Consumer, queue: str, vhost: str) -> None:
+        """Raises AccessRefused if it or somebody there wants the queue alone."""
+        if self._count and (consumer.exclusive or any(other.exclusive for other in self)):
+            raise AccessRefused(f"{spoken('queue', queue, vhost)} in exclusive use")
+        self._by_priority.setdefault(consumer.priority, deque()).append(consumer)
+        self._by_priority = dict(sorted(self._by_priority.items(), reverse=True))
+        self._count += 1
+
+    def remove(self, consumer: Consumer) -> None:
+        group = self._by_priority[consumer.priority]
+        group.remove(consumer)
+        if not group:
+            del self._by_priority[consumer.priority]
+        self._count -= 1
+
+    def with_room(self) -> list[tuple[Consumer, int]]:
+        """Those of the highest priority among which anybody has room, in turn, with their room."""
+        for group in self._by_priority.values():
+            found = [(consumer, room) for consumer in group if (room := consumer.room()) > 0]
+            if found:
+                return found
+        return []
+
+    def served(self, consumer: Consumer) -> None:
+        """It is behind its equals now."""
+        group = self._by_priority[consumer.priority]
+        while group[-1] is not consumer:
+            group.rotate(-1)

@@ -1,0 +1,515 @@
+"""A queue: which messages wait, in which order, who gets them, and which must go.
+
+Flow:   the node pushes runs and asks to dispatch; consumers get slices and give them back through
+        `acknowledge`, `requeue` and `reject`. What must go is buried: given to `bury`, whose owner
+        makes dead letters of it and then says `forget`.
+Shape:  ready messages, head first:  returned (were out before) | resident (in memory) | backlog (in the
+        store only). Offsets rise through all three, as whoever was out lies before whoever was not.
+Limits: `memory_max` octets of resident messages; what comes beyond that goes to the store alone. The
+        backlog is read a megabyte at a time.
+Spec:   AMQP 0-9-1 section 3.1.4; RabbitMQ for requeue order, limits, expiry and overflow.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from broker.model.arguments import DROP_HEAD, REJECT_PUBLISH_DLX, Arguments, QueueSettings
+from broker.model.consumers import Consumer, Consumers
+from broker.model.expiry import Expiry
+from broker.model.message import Run, Slice
+
+# How much one consumer gets in one go.
+_DELIVERY_SIZE: Final = 256 * 1024
+_LOAD_SIZE: Final = 1024 * 1024
+# What an object of one message costs beside its octets.
+_MESSAGE_OVERHEAD: Final = 160
+# Beyond this, messages that are out keep their contents only in the store.
+_UNACKED_SIZE_MAX: Final = 16 * 1024 * 1024
+
+REJECTED: Final = "rejected"
+EXPIRED: Final = "expired"
+MAXLEN: Final = "maxlen"
+
+
+class Store(Protocol):
+    """Where a queue's messages are kept beside, or instead of, the memory."""
+
+    def append(
+        self, run: Run, contents: list[bytes], offsets: range, expires_at: int, transient: bool
+    ) -> None: ...
+
+    def settle(self, offsets: range) -> None:
+        """These were appended and will not be asked for again."""
+        ...
+
+    def settle_from(self, offset: int) -> None:
+        """Neither will anything from this offset on."""
+        ...
+
+    def read(self, offset: int, size_max: int) -> list[Slice]:
+        """What is not settled from this offset on, in order; at least one message if there is one."""
+        ...
+
+    def fill(self, piece: Slice) -> None:
+        """Give a hollow slice its contents again; it loses the messages that cannot be read."""
+        ...
+
+    def handed_out(self, offset: int) -> None:
+        """A consumer got this message."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Counters:
+    """What happened in a queue since it was opened."""
+
+    published: int = 0
+    delivered: int = 0
+    delivered_no_ack: int = 0
+    got: int = 0
+    got_no_ack: int = 0
+    got_empty: int = 0
+    redelivered: int = 0
+    acknowledged: int = 0
+
+
+class Queue:
+    """One queue."""
+
+    def __init__(
+        self,
+        name: str,
+        vhost: str,
+        store: Store,
+        bury: Callable[[Queue, str, Slice], None],
+        *,
+        durable: bool = False,
+        auto_delete: bool = False,
+        owner: object = None,
+        arguments: Arguments | None = None,
+        settings: QueueSettings | None = None,
+        memory_max: int = 32 * 1024 * 1024,
+        now_ms: int = 0,
+    ) -> None:
+        self.name = name
+        self.vhost = vhost
+        self.durable = durable
+        self.auto_delete = auto_delete
+        self.owner = owner
+        """The connection that has it exclusively, if one has."""
+        self.arguments: Arguments = arguments or {}
+        self.settings = settings or QueueSettings()
+        self.consumers = Consumers()
+        self.counters = Counters()
+        self.deleted = False
+        self.ready_count = 0
+        self.ready_size = 0
+        self.unacked_count = 0
+        self.unacked_size = 0
+        self.next_offset = 0
+        self._store = store
+        self._bury = bury
+        self._memory_max = memory_max
+        self._memory = 0
+        # Descending, so that the head is at the cheap end.
+        self._returned: list[Slice] = []
+        self._resident: deque[Slice] = deque()
+        self._backlog_count = 0
+        self._backlog_size = 0
+        self._backlog_from = 0
+        self._expiry = Expiry()
+        self._used_ms = now_ms
+
+    # ---- coming in ----
+
+    def push(self, run: Run, now_ms: int) -> Sequence[int]:
+        """Take the messages of a run; returns the indices of those refused for the length limit."""
+        self.counters.published += len(run.contents)
+        if self.settings.limited:
+            return self._push_limited(run, now_ms)
+        self._append(run, run.contents, now_ms)
+        return ()
+
+    def _append(self, run: Run, contents: list[bytes], now_ms: int) -> None:
+        count = len(contents)
+        offsets = range(self.next_offset, self.next_offset + count)
+        self.next_offset = offsets.stop
+        size = run.measure(contents)
+        expires_at = self._expires_at(run, now_ms)
+        lasting = self.durable and run.facts.persistent
+        spills = self._backlog_count > 0 or self._memory + size > self._memory_max
+        if lasting or spills:
+            self._store.append(run, contents, offsets, expires_at, not lasting)
+        if spills:
+            self._add_backlog(offsets, count, size)
+            if run.facts.expiration_ms is not None:
+                self._expiry.add_stored(expires_at, offsets)
+        else:
+            self._add_resident(Slice(run, contents, offsets, size, expires_at, stored=lasting))
+        self.ready_count += count
+        self.ready_size += size
+
+    def _expires_at(self, run: Run, now_ms: int) -> int:
+        ttl, own = self.settings.message_ttl_ms, run.facts.expiration_ms
+        if ttl is None:
+            return 0 if own is None else now_ms + own
+        return now_ms + (ttl if own is None else min(ttl, own))
+
+    def _add_backlog(self, offsets: range, count: int, size: int) -> None:
+        if not self._backlog_count:
+            self._backlog_from = offsets.start
+        self._backlog_count += count
+        self._backlog_size += size
+
+    def _add_resident(self, piece: Slice) -> None:
+        self._resident.append(piece)
+        self._memory += piece.size + _MESSAGE_OVERHEAD * len(piece.offsets)
+        piece.waiting = True
+        if piece.expires_at and piece.run.facts.expiration_ms is not None:
+            self._expiry.add(piece)
+
+    def _push_limited(self, run: Run, now_ms: int) -> Sequence[int]:
+        """Message by message where it matters: who can be handed over at once does not count."""
+        if self.settings.overflow == DROP_HEAD:
+            self._append(run, run.contents, now_ms)
+            self.dispatch()
+            self._drop_head()
+            return ()
+        refused = []
+        for index, content in enumerate(run.contents):
+            size = run.measure([content])
+            if self._would_overflow(size):
+                self.dispatch()
+                if self._would_overflow(size):
+                    refused.append(index)
+                    continue
+            self._append(run, [content], now_ms)
+        if refused and self.settings.overflow == REJECT_PUBLISH_DLX:
+            contents = [run.contents[index] for index in refused]
+            piece = Slice(run, contents, range(len(contents)), run.measure(contents), 0, stored=False)
+            self._bury(self, MAXLEN, piece)
+        return refused
+
+    def _would_overflow(self, size: int) -> bool:
+        length, octets = self.settings.max_length, self.settings.max_length_bytes
+        return (length is not None and self.ready_count + 1 > length) or (
+            octets is not None and self.ready_size + size > octets
+        )
+
+    def _drop_head(self) -> None:
+        length, octets = self.settings.max_length, self.settings.max_length_bytes
+        if length is not None and self.ready_count > length:
+            for piece in self.take(self.ready_count - length):
+                self._bury(self, MAXLEN, piece)
+        while octets is not None and self.ready_size > octets and self.ready_count:
+            for piece in self.take(1):
+                self._bury(self, MAXLEN, piece)
+
+    def restore(self, next_offset: int, first: int, count: int, size: int) -> None:
+        """Begin with what the store holds: `count` messages from offset `first` on."""
+        assert not self.next_offset
+        self.next_offset = next_offset
+        self.ready_count = self._backlog_count = count
+        self.ready_size = self._backlog_size = size
+        self._backlog_from = first
+
+    def watch_stored(self, expires_at: int, offsets: range) -> None:
+        """Some of the messages restored have a time of their own."""
+        self._expiry.add_stored(expires_at, offsets)
+
+    # ---- the head ----
+
+    def _head(self) -> Slice | None:
+        if self._returned:
+            return self._returned[-1]
+        resident = self._resident
+        while True:
+            while resident:
+                if resident[0].waiting:
+                    return resident[0]
+                resident.popleft()  # it expired where it stood
+            if not self._backlog_count:
+                return None
+            self._load()
+
+    def _load(self) -> None:
+        """Bring the head of the backlog into memory."""
+        pieces = self._store.read(self._backlog_from, _LOAD_SIZE)
+        if not pieces:  # the store lost them, and has said so
+            self.ready_count -= self._backlog_count
+            self.ready_size -= self._backlog_size
+            self._backlog_count = self._backlog_size = 0
+            return
+        for piece in pieces:
+            self._add_resident(piece)
+            self._backlog_count -= len(piece)
+            self._backlog_size -= piece.size
+        self._backlog_from = pieces[-1].offsets[-1] + 1
+        # After a restart the size is an estimate, and the count too if the disk lost something.
+        if self._backlog_count <= 0 or self._backlog_size < 0:
+            self.ready_size -= self._backlog_size
+            self._backlog_size = 0
+        if self._backlog_count < 0:
+            self.ready_count -= self._backlog_count
+            self._backlog_count = 0
+
+    def take(self, count_max: int, size_max: int = 1 << 62) -> list[Slice]:
+        """Take messages from the head: at most `count_max`, and about `size_max` octets but at least one."""
+        taken = []
+        while count_max > 0 and size_max > 0:
+            piece = self._head()
+            if piece is None:
+                break
+            count = len(piece.offsets)
+            if count > count_max or piece.size > size_max:
+                fitting = max(1, count * size_max // piece.size) if piece.size else count
+                fitting = min(count_max, fitting)
+                taken.append(piece.cut(fitting) if fitting < count else self._take_whole(piece))
+            else:
+                taken.append(self._take_whole(piece))
+            part = taken[-1]
+            if part is not piece and not self._returned:
+                self._memory -= part.size + _MESSAGE_OVERHEAD * len(part.offsets)
+            count_max -= len(part.offsets)
+            size_max -= part.size
+            self.ready_count -= len(part.offsets)
+            self.ready_size -= part.size
+            if part.hollow:
+                self._store.fill(part)
+                if part.hollow:
+                    taken.pop()
+        return taken
+
+    def _take_whole(self, piece: Slice) -> Slice:
+        if self._returned:
+            self._returned.pop()
+        else:
+            self._resident.popleft()
+            self._memory -= piece.size + _MESSAGE_OVERHEAD * len(piece.offsets)
+        self._unwatch(piece)
+        return piece
+
+    def _unwatch(self, piece: Slice) -> None:
+        piece.waiting = False
+        if piece.expires_at and piece.run.facts.expiration_ms is not None:
+            self._expiry.forget()
+
+    # ---- going out ----
+
+    def dispatch(self) -> None:
+        """Hand ready messages to consumers, as long as both are there."""
+        while self.ready_count:
+            able = self.consumers.with_room()
+            if not able:
+                return
+            if not (self._serve(*able[0]) if len(able) == 1 else self._share(able)):
+                return
+
+    def _serve(self, consumer: Consumer, room: int) -> bool:
+        pieces = self.take(room, _DELIVERY_SIZE)
+        for piece in pieces:
+            self._hand(consumer, piece)
+        if pieces:
+            self.consumers.served(consumer)
+        return bool(pieces)
+
+    def _share(self, able: list[tuple[Consumer, int]]) -> bool:
+        """Message by message in turn: of each slice, every consumer gets each n-th message."""
+        turns = len(able)
+        at = 0
+        pieces = self.take(turns * min(room for _, room in able), _DELIVERY_SIZE)
+        for piece in pieces:
+            count = len(piece.offsets)
+            for first in range(min(turns, count)):
+                self._hand(able[(at + first) % turns][0], piece.part(slice(first, None, turns)))
+            at = (at + count) % turns
+            self.consumers.served(able[at - 1][0])
+        return bool(pieces)
+
+    def _hand(self, consumer: Consumer, piece: Slice) -> None:
+        count = len(piece.offsets)
+        counters = self.counters
+        if piece.redelivered:
+            counters.redelivered += count
+        consumer.deliver(self, piece)
+        if consumer.acks:
+            counters.delivered += count
+            self._out(piece)
+        else:
+            counters.delivered_no_ack += count
+            self.forget(piece)
+
+    def _out(self, piece: Slice) -> None:
+        self.unacked_count += len(piece.offsets)
+        self.unacked_size += piece.size
+        if piece.stored:
+            self._store.handed_out(piece.offsets[-1])
+            if self.unacked_size > _UNACKED_SIZE_MAX:
+                piece.release()
+
+    def get(self, now_ms: int, *, acks: bool) -> Slice | None:
+        """One message for somebody who asks."""
+        self._used_ms = now_ms
+        taken = self.take(1)
+        if not taken:
+            self.counters.got_empty += 1
+            return None
+        piece = taken[0]
+        if piece.redelivered:
+            self.counters.redelivered += 1
+        if acks:
+            self.counters.got += 1
+            self.unacked_count += 1
+            self.unacked_size += piece.size
+            if piece.stored:
+                self._store.handed_out(piece.offsets[-1])
+        else:
+            self.counters.got_no_ack += 1
+            self.forget(piece)
+        return piece
+
+    # ---- coming back ----
+
+    def acknowledge(self, piece: Slice) -> None:
+        count = len(piece.offsets)
+        self.unacked_count -= count
+        self.unacked_size -= piece.size
+        self.counters.acknowledged += count
+        if piece.stored:
+            self._store.settle(piece.offsets)
+
+    def reject(self, piece: Slice) -> None:
+        """It is not wanted: a dead letter, if the queue has a place for them."""
+        self.unacked_count -= len(piece.offsets)
+        self.unacked_size -= piece.size
+        self._bury_filled(REJECTED, piece)
+
+    def requeue(self, pieces: list[Slice], now_ms: int) -> None:
+        """They go back to where they were, marked as redelivered."""
+        for piece in pieces:
+            count = len(piece.offsets)
+            self.unacked_count -= count
+            self.unacked_size -= piece.size
+            piece.redelivered = True
+            if piece.expires_at and piece.expires_at <= now_ms:
+                self._bury_filled(EXPIRED, piece)
+                continue
+            self.ready_count += count
+            self.ready_size += piece.size
+            # Those of consumers that took turns interleave; everything else lies side by side.
+            parts = [piece] if piece.offsets.step == 1 else piece.singles()
+            for part in parts:
+                part.redelivered = part.waiting = True
+                if part.expires_at and part.run.facts.expiration_ms is not None:
+                    self._expiry.add(part)
+            self._returned += parts
+        self._returned.sort(key=_first_offset, reverse=True)
+
+    def _bury_filled(self, reason: str, piece: Slice) -> None:
+        if piece.hollow:
+            self._store.fill(piece)
+        if not piece.hollow:
+            self._bury(self, reason, piece)
+
+    def forget(self, piece: Slice) -> None:
+        """Nobody will ask for these messages again."""
+        if piece.stored:
+            self._store.settle(piece.offsets)
+
+    # ---- going away ----
+
+    def purge(self) -> int:
+        """Drop everything that is ready; returns how many messages that was."""
+        count = self.ready_count
+        for piece in (*self._returned, *self._resident):
+            if piece.waiting:
+                piece.waiting = False
+                self.forget(piece)
+        if self._backlog_count:
+            self._store.settle_from(self._backlog_from)
+        self._returned.clear()
+        self._resident.clear()
+        self._expiry = Expiry()
+        self.ready_count = self.ready_size = self._memory = 0
+        self._backlog_count = self._backlog_size = 0
+        return count
+
+    def expire(self, now_ms: int) -> None:
+        """Bury what has waited too long, wherever it stands."""
+        if self.settings.message_ttl_ms is not None:
+            while (piece := self._head()) is not None and piece.expires_at and piece.expires_at <= now_ms:
+                for part in self.take(len(piece)):
+                    self._bury(self, EXPIRED, part)
+        for piece in self._expiry.due(now_ms):
+            self._bury_in_place(piece)
+        for offsets in self._expiry.due_stored(now_ms):
+            self._bury_stored(offsets, now_ms)
+
+    def _bury_in_place(self, piece: Slice) -> None:
+        """It stays as an empty shell in `_resident` until it comes to the head."""
+        self._unwatch(piece)
+        self.ready_count -= len(piece)
+        self.ready_size -= piece.size
+        if piece.redelivered and piece in self._returned:
+            self._returned.remove(piece)
+        else:
+            self._memory -= piece.size + _MESSAGE_OVERHEAD * len(piece.offsets)
+        self._bury_filled(EXPIRED, piece)
+
+    def _bury_stored(self, offsets: range, now_ms: int) -> None:
+        """Of messages that were on the disk, those that still are and have expired."""
+        at = max(offsets.start, self._backlog_from)
+        while self._backlog_count and at < offsets.stop:
+            pieces = self._store.read(at, _LOAD_SIZE)
+            if not pieces:
+                return
+            for piece in pieces:
+                if piece.offsets.start >= offsets.stop:
+                    return
+                if piece.expires_at and piece.expires_at <= now_ms:
+                    self._backlog_count -= len(piece)
+                    self._backlog_size -= piece.size
+                    self.ready_count -= len(piece)
+                    self.ready_size -= piece.size
+                    self._bury(self, EXPIRED, piece)
+            at = pieces[-1].offsets[-1] + 1
+
+    # ---- time ----
+
+    def used(self, now_ms: int) -> None:
+        """Somebody declared the queue again, or its last consumer went."""
+        self._used_ms = now_ms
+
+    def next_moment(self) -> int:
+        """When `expire` or `is_unused` may have something to do next; 0 for never."""
+        moments = []
+        if self.settings.message_ttl_ms is not None and self.ready_count:
+            head = self._head()
+            if head is not None:
+                moments.append(head.expires_at)
+        if earliest := self._expiry.next_moment():
+            moments.append(earliest)
+        if self.settings.expires_ms is not None and not self.consumers:
+            moments.append(self._used_ms + self.settings.expires_ms)
+        return min(moments, default=0)
+
+    def is_unused(self, now_ms: int) -> bool:
+        """Nobody used it for as long as `x-expires` gives it."""
+        expires_ms = self.settings.expires_ms
+        return expires_ms is not None and not self.consumers and self._used_ms + expires_ms <= now_ms
+
+    @property
+    def resident_count(self) -> int:
+        """Ready messages that are in memory."""
+        return self.ready_count - self._backlog_count
+
+    @property
+    def resident_size(self) -> int:
+        return self.ready_size - self._backlog_size
+
+
+_first_offset: Callable[[Slice], int] = lambda piece: piece.offsets.start  # noqa: E731

@@ -1,0 +1,110 @@
+"""Make dead letters: the message, with its death written into its headers, as a run to publish.
+
+Flow:   the node buries what queues give up; `letters_of` builds what goes to the dead letter exchange.
+Spec:   RabbitMQ: the expiration property is lost and kept in `x-death`; `CC` is lost where a dead letter
+        routing key replaces the keys. The other headers keep their octets, so that a 64-bit number
+        stays one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from broker.amqp import content, properties, wire
+from broker.amqp.errors import ProtocolError
+from broker.amqp.frames import PublishRun
+from broker.model.dead_letter import X_DEATH, Death, first_and_last, recorded
+from broker.model.message import Slice
+from broker.model.queue import Queue
+
+_COPIES = "CC"
+
+
+@dataclass(slots=True, eq=False)
+class Letters:
+    """Dead letters with the same history."""
+
+    run: PublishRun
+    history: Sequence[Mapping[str, Any]]
+
+
+def letters_of(queue: Queue, reason: str, piece: Slice, now_ms: int) -> list[Letters]:
+    """The dead letters of a slice, in its order; only for a queue with a dead letter exchange."""
+    found: list[Letters] = []
+    rewritten: dict[bytes, tuple[bytes, Sequence[Mapping[str, Any]]]] = {}
+    for closed in piece.contents:
+        raw = content.properties_of(closed)
+        if raw not in rewritten:
+            rewritten[raw] = _with_death(raw, queue, reason, piece, now_ms)
+        new, history = rewritten[raw]
+        run = _run_of(queue, piece, new, content.body_of(closed))
+        last = found[-1] if found else None
+        if last is not None and last.history is history:
+            last.run.contents += run.contents
+            if last.run.body_size != run.body_size:
+                last.run.body_size = None
+        else:
+            found.append(Letters(run, history))
+    return found
+
+
+def _run_of(queue: Queue, piece: Slice, raw: bytes, body: bytes) -> PublishRun:
+    died = piece.run
+    settings = queue.settings
+    key = settings.dead_letter_routing_key
+    assert isinstance(died, PublishRun) and settings.dead_letter_exchange is not None
+    return PublishRun(
+        died.channel,
+        died.frame_max,
+        settings.dead_letter_exchange,
+        died.routing_key if key is None else key,
+        False,
+        False,
+        properties.facts_of(raw),
+        [content.build(died.channel, raw, body, died.frame_max)],
+        len(body),
+    )
+
+
+def _with_death(
+    raw: bytes, queue: Queue, reason: str, piece: Slice, now_ms: int
+) -> tuple[bytes, Sequence[Mapping[str, Any]]]:
+    """The properties with the death in their headers, and the history that they tell now."""
+    values = properties.split(raw)
+    fields = _fields(values.get("headers"))
+    copies = _value(fields.get(_COPIES))
+    expiration = values.pop("expiration", None)
+    death = Death(
+        queue.name,
+        reason,
+        now_ms,
+        piece.run.exchange,
+        [piece.run.routing_key, *(copies if isinstance(copies, list) else [])],
+        None if expiration is None else expiration[1:].decode(errors="replace"),
+    )
+    history = recorded(_value(fields.get(X_DEATH)), death, _moment, wire.LongInt)
+    fields[X_DEATH] = wire.write_value(history)
+    for name, value in first_and_last(fields, death).items():
+        fields[name] = wire.write_value(value)
+    if queue.settings.dead_letter_routing_key is not None:
+        fields.pop(_COPIES, None)
+    values["headers"] = wire.join_table(fields)
+    return properties.join(values), history
+
+
+def _fields(headers: bytes | None) -> dict[str, bytes]:
+    try:
+        return {} if headers is None else wire.split_table(headers)
+    except ProtocolError:
+        return {}  # a client sent headers that nobody can read
+
+
+def _value(raw: bytes | None) -> Any:
+    return None if raw is None else wire.read_value(raw)
+
+
+def _moment(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

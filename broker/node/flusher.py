@@ -1,0 +1,393 @@
+"""Group commit: the one wait for durability.
+
+Flow:   queues' stores say `appended` and `settled`, definitions come as changes, and whoever must not
+        answer before all that is safe puts a call into the open commit's `waiters`. `flush`, at the end
+        of each pass, starts a commit unless one runs; what comes in meanwhile is the next one's, so that
+        batching needs no timer. The thread writes and syncs and rings `fileno`; then `collect` calls
+        the waiters and starts the next commit.
+Shape:  a commit to few logs writes and syncs their files; one to many goes into the journal with one
+        sync, and a second thread moves it to the files later: the checkpoint. In each, settlements are
+        written after everything else is synced: a dead letter's copy is safe before its original goes.
+Limits: `journal_size_max` octets of journal, which are in memory too; then a checkpoint begins.
+        Settlements wait at most `settle_ms`; a process that is killed hands out those again.
+Why:    See `storage/journal.py` for what syncs cost. A failed sync is never tried again, as the disk may
+        say yes the second time and have forgotten: the process stops. A full disk is waited for.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from broker.node.definitions import Change, DefinitionStore
+from broker.storage import journal
+from broker.storage.errors import DiskFull, StorageError
+from broker.storage.file import Files, Handles
+from broker.storage.journal import Entry
+from broker.storage.log import Log, Write
+
+if TYPE_CHECKING:
+    from broker.node.queue_store import QueueStore
+
+logger = logging.getLogger("broker.node")
+
+# More logs than this in one commit go through the journal.
+DIRECT_LOGS_MAX: Final = 2
+JOURNAL_SIZE_MAX: Final = 16 * 1024 * 1024
+SETTLE_MS: Final = 100
+_HANDLES: Final = 256
+_FULL_RETRY_S: Final = 0.5
+
+
+@dataclass(slots=True, eq=False)
+class Commit:
+    """What becomes safe together."""
+
+    waiters: list[Callable[[], None]] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+    removals: list[str] = field(default_factory=list)
+    """Files and, with a slash at the end, directories that go when all else is safe."""
+    atomic: bool = False
+    """All or nothing, whatever happens: it goes into one record of the journal."""
+    done: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """What a thread is to do for a commit or a checkpoint, in this order."""
+
+    changes: list[Change] = field(default_factory=list)
+    record: Write | None = None
+    batches: list[Write] = field(default_factory=list)
+    settlements: list[Write] = field(default_factory=list)
+    removals: list[str] = field(default_factory=list)
+    logs: list[Log] = field(default_factory=list)
+    """Whose files are written; they hear of it in `collect`."""
+    commit: Commit | None = None
+    failure: BaseException | None = None
+
+
+class _Worker:
+    """A thread that carries out jobs one after another."""
+
+    def __init__(self, name: str, files: Files, definitions: DefinitionStore, finished: Callable[[_Job], None]) -> None:
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._files = files
+        self._handles = files.handles(_HANDLES)
+        self._definitions = definitions
+        self._finished = finished
+        self.disk_full = False
+        self.patient = True
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def do(self, job: _Job) -> None:
+        self._jobs.put(job)
+
+    def stop(self) -> None:
+        self._jobs.put(None)
+        self._thread.join()
+        self._handles.close()
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            try:
+                self._insist(job)
+            except BaseException as failure:
+                job.failure = failure
+            if job.commit is None:
+                self._handles.close()  # a removed segment that is held open keeps its room
+            self._finished(job)
+
+    def _insist(self, job: _Job) -> None:
+        """Every step may be done twice, so that a full disk only means to wait."""
+        while True:
+            try:
+                self._carry_out(job)
+            except DiskFull as error:
+                if not self.patient:
+                    raise
+                if not self.disk_full:
+                    logger.error("disk: %s; publishers wait until there is room", error)
+                self.disk_full = True
+                time.sleep(_FULL_RETRY_S)
+            else:
+                self.disk_full = False
+                return
+
+    def _carry_out(self, job: _Job) -> None:
+        if job.changes:
+            self._definitions.apply(job.changes)
+        if job.record is not None:
+            self._write(job.record)
+        for write in job.batches:
+            self._write(write)
+        for write in job.settlements:
+            self._write(write)
+        for path in job.removals:
+            self._handles.forget(path)
+            if path.endswith("/"):
+                self._files.remove_directory(path)
+            else:
+                self._files.remove(path)
+
+    def _write(self, write: Write) -> None:
+        directory = os.path.dirname(write.path)
+        if write.created:
+            self._files.make_directory(directory)
+        self._handles.write(write.path, write.position, write.buffers)
+        if write.sync:
+            self._handles.sync(write.path)
+        if write.created:
+            self._files.sync_directory(directory)
+
+
+class Flusher:
+    """Makes what a node did durable, in groups."""
+
+    def __init__(
+        self,
+        files: Files,
+        reader: Handles,
+        journal_directory: str,
+        definitions: DefinitionStore,
+        *,
+        journal_number: int = 1,
+        journal_size_max: int = JOURNAL_SIZE_MAX,
+    ) -> None:
+        self.open = Commit()
+        self.commits = 0
+        self.journaled_commits = 0
+        self._reader = reader
+        self._journal_directory = journal_directory
+        self._journal_size_max = journal_size_max
+        self._journal_number = journal_number
+        self._journal_size = 0
+        self._oldest_journal = journal_number
+        self._journaled: dict[Log, None] = {}
+        self._appended: dict[QueueStore, None] = {}
+        self._settled: dict[QueueStore, None] = {}
+        self._settle_now = False
+        self._running: Commit | None = None
+        self._checkpointing = False
+        self._checkpoint_due = False
+        self._doomed: set[Log] = set()
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._finished: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        self._writer = _Worker("leveret-commit", files, definitions, self._ring)
+        self._mover = _Worker("leveret-checkpoint", files, definitions, self._ring)
+
+    # ---- what a commit holds ----
+
+    def appended(self, store: QueueStore) -> None:
+        self._appended[store] = None
+
+    def settled(self, store: QueueStore) -> None:
+        self._settled[store] = None
+
+    def change(self, changes: list[Change]) -> None:
+        self.open.changes += changes
+
+    def remove(self, paths: list[str]) -> None:
+        self.open.removals += paths
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits and nothing runs."""
+        return self._running is None and not self._checkpointing and not self._has_work()
+
+    @property
+    def disk_full(self) -> bool:
+        return self._writer.disk_full or self._mover.disk_full
+
+    @property
+    def settles(self) -> bool:
+        """Settlements wait for `settle_soon`."""
+        return bool(self._settled)
+
+    def settle_soon(self) -> None:
+        """The next commit writes settlements too; called each `SETTLE_MS`."""
+        self._settle_now = bool(self._settled)
+
+    def checkpoint_soon(self) -> None:
+        """Move what the journal holds to the files, even if it is little."""
+        self._checkpoint_due = bool(self._journaled)
+
+    def _has_work(self) -> bool:
+        commit = self.open
+        return bool(
+            self._appended or commit.waiters or commit.changes or commit.removals or self._settle_now
+        )
+
+    # ---- running ----
+
+    def flush(self) -> None:
+        """Start a commit, unless one runs or there is nothing to do."""
+        if self._running is not None:
+            return
+        if not self._checkpointing and self._checkpoint_wanted():
+            self._checkpoint()
+        if self._has_work():
+            self._start()
+
+    def _start(self) -> None:
+        commit = self._running = self.open
+        self.open = Commit()
+        self.commits += 1
+        stores = self._appended
+        self._appended = {}
+        for store in stores:
+            store.seal()
+        settles, self._settle_now = self._settle_now or commit.atomic, False
+        if settles:
+            stores = {**stores, **self._settled}
+            self._settled = {}
+        logs = [store.log for store in stores if not store.closed]
+        job = _Job(changes=commit.changes, removals=commit.removals, commit=commit)
+        if commit.atomic or len(logs) > DIRECT_LOGS_MAX or any(log.writing for log in logs):
+            self._to_journal(job, logs)
+        else:
+            job.logs = logs
+            for log in logs:
+                writes, settlements = log.for_files(journaled_only=False, settlements=settles)
+                job.batches += writes
+                job.settlements += settlements
+        self._writer.do(job)
+
+    def _to_journal(self, job: _Job, logs: list[Log]) -> None:
+        self.journaled_commits += 1
+        entries = [Entry(log.id, *log.for_journal(self._journal_number)) for log in logs]
+        octets = journal.encode_record(entries)
+        path = journal.path(self._journal_directory, self._journal_number)
+        job.record = Write(path, self._journal_size, [octets], True, self._journal_size == 0)
+        self._journal_size += len(octets)
+        self._journaled.update(dict.fromkeys(logs))
+
+    def _checkpoint_wanted(self) -> bool:
+        return self._checkpoint_due or self._journal_size > self._journal_size_max
+
+    def _checkpoint(self) -> None:
+        """Between two commits: everything journaled is synced in the journal, and goes to the files.
+
+        1. later commits go to a new journal       crash: both are laid over the logs
+        2. the files get what the old ones hold     crash: the old ones are laid over again
+        3. they are synced, and the old ones removed
+        """
+        self._checkpoint_due = False
+        self._checkpointing = True
+        job = _Job()
+        for log in self._journaled:
+            writes, settlements = log.for_files(journaled_only=True, settlements=True)
+            job.batches += writes
+            job.settlements += settlements
+            job.logs.append(log)
+        self._journaled = {}
+        for number in range(self._oldest_journal, self._journal_number + 1):
+            job.removals.append(journal.path(self._journal_directory, number))
+        if self._journal_size:
+            self._journal_number += 1
+            self._journal_size = 0
+        self._mover.do(job)
+
+    def _ring(self, job: _Job) -> None:
+        """In a thread: tell the loop."""
+        self._finished.put(job)
+        os.eventfd_write(self._bell, 1)
+
+    def fileno(self) -> int:
+        """Readable when there is something to `collect`."""
+        return self._bell
+
+    def collect(self) -> None:
+        """Answer for what the threads have finished, and go on. Raises their failure."""
+        try:
+            os.eventfd_read(self._bell)
+        except BlockingIOError:
+            return
+        while not self._finished.empty():
+            self._finish(self._finished.get())
+        self.flush()
+
+    def _finish(self, job: _Job) -> None:
+        if job.failure is not None:
+            raise job.failure
+        for log in job.logs:
+            log.written()
+        if job.commit is None:
+            self._checkpointing = False
+            self._oldest_journal = self._journal_number
+        else:
+            self._running = None
+            job.commit.done = True
+            for waiter in job.commit.waiters:
+                waiter()
+        for log in job.logs:
+            if log in self._doomed:
+                self._doomed.remove(log)
+                self.remove([f"{log.directory}/"])
+            else:
+                self.remove(log.drop_settled(self._oldest_journal))
+
+    @property
+    def oldest_journal(self) -> int:
+        return self._oldest_journal
+
+    def forget(self, store: QueueStore) -> None:
+        """Its queue is deleted: nothing of it is written any more, and its directory goes."""
+        store.closed = True
+        log = store.log
+        log.close()
+        self._appended.pop(store, None)
+        self._settled.pop(store, None)
+        self._journaled.pop(log, None)
+        if log.writing:
+            self._doomed.add(log)
+        elif log.segments:
+            self.remove([f"{log.directory}/"])
+
+    # ---- waiting ----
+
+    async def run(self) -> None:
+        """Collect forever, for a node whose server has no pump to do it."""
+        while True:
+            await trio.lowlevel.wait_readable(self._bell)
+            self.collect()
+
+    async def durable(self, commit: Commit) -> None:
+        """Wait until this commit, which is open or runs, is safe."""
+        if commit.done:
+            return
+        event = trio.Event()
+        commit.waiters.append(event.set)
+        self.flush()
+        await event.wait()
+
+    def stop(self) -> None:
+        """Write what is left and end the threads. Raises their failure, a full disk among them."""
+        self._writer.patient = self._mover.patient = False
+        try:
+            while not self.idle or self._settled or self._journaled:
+                self.settle_soon()
+                self.checkpoint_soon()
+                self.flush()
+                if self._running is None and not self._checkpointing:
+                    break
+                self._finish(self._finished.get())
+        finally:
+            self._writer.stop()
+            self._mover.stop()
+            os.close(self._bell)
+
+
+def refuse_storage_error(error: BaseException) -> str:
+    """The last line of a process whose disk failed it."""
+    kind = "the disk failed" if isinstance(error, StorageError) else "storage failed"
+    return f"{kind}: {error}; nothing unsynced was confirmed; the broker stops"

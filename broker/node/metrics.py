@@ -1,0 +1,37 @@
+"""What the node counts. Plain numbers that whoever shows them reads."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Metrics:
+    """Since the node was opened."""
+
+    messages_received: int = 0
+    messages_received_confirm: int = 0
+    messages_confirmed: int = 0
+    messages_routed: int = 0
+    messages_unroutable_dropped: int = 0
+    messages_unroutable_returned: int = 0
+    messages_delivered: int = 0
+    messages_delivered_consume_auto_ack: int = 0
+    messages_delivered_consume_manual_ack: int = 0
+    messages_delivered_get_auto_ack: int = 0
+    messages_delivered_get_manual_ack: int = 0
+    messages_get_empty: int = 0
+    messages_redelivered: int = 0
+    messages_acknowledged: int = 0
+    dead_lettered: Counter[str] = field(default_factory=Counter)
+    """By reason."""
+    connections_opened: int = 0
+    connections_closed: int = 0
+    channels_opened: int = 0
+    channels_closed: int = 0
+    queues_declared: int = 0
+    queues_created: int = 0
+    queues_deleted: int = 0
+    logins: int = 0
+    logins_failed: int = 0

@@ -1,0 +1,238 @@
+"""The only module that touches the file system.
+
+Flow:   logs, journal and recovery name files by path; a `Handles` keeps some of them open for one thread.
+Limits: a Handles holds at most `limit` open files and closes the one that was used longest ago.
+Why:    Two protocols and not calls of `os`, so that tests can put a file system in their place that
+        forgets what was not synced, tears, fills up and fails (`tests/fakes.py`).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Protocol
+
+from broker.storage.errors import DataFolderInUse, DiskFull, SyncFailed
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+# Linux takes at most 1,024 buffers a call.
+_BUFFERS_MAX = 1024
+
+
+class Handles(Protocol):
+    """Open files of one thread, by path."""
+
+    def write(self, path: str, position: int, buffers: Sequence[bytes]) -> None:
+        """Put the buffers there one after another; the file is made if it is missing.
+
+        Raises DiskFull, or SyncFailed for any other refusal of the disk.
+        """
+
+    def sync(self, path: str) -> None:
+        """Wait until everything written to this file is on the disk. Raises SyncFailed."""
+
+    def read(self, path: str, position: int, size: int) -> bytes:
+        """Up to `size` octets; fewer at the end of the file."""
+
+    def forget(self, path: str) -> None:
+        """Close this file, or with a slash at the end every file below this directory, if it is open here."""
+
+    def close(self) -> None:
+        """Close all of them."""
+
+
+class Files(Protocol):
+    """A file system."""
+
+    def handles(self, limit: int) -> Handles: ...
+
+    def names(self, directory: str) -> list[str]:
+        """What is in a directory, sorted; nothing if it is missing."""
+
+    def make_directory(self, path: str) -> None:
+        """With its parents; each new name is synced into the directory above it."""
+
+    def size(self, path: str) -> int:
+        """Octets; -1 if there is no such file."""
+
+    def truncate(self, path: str, size: int) -> None:
+        """Cut a file to `size` octets and sync it."""
+
+    def rename(self, old: str, new: str) -> None: ...
+
+    def remove(self, path: str) -> None:
+        """Remove a file; nothing happens if it is missing."""
+
+    def remove_directory(self, path: str) -> None:
+        """Remove a directory with everything in it."""
+
+    def sync_directory(self, path: str) -> None:
+        """Make the names in a directory safe."""
+
+    def reserve(self, path: str, size: int) -> None:
+        """Make a file that occupies `size` octets. Raises DiskFull."""
+
+    def free_bytes(self, path: str) -> int: ...
+
+    def lock(self, path: str) -> int:
+        """Hold the file `path` for this process; it is released when the process ends.
+
+        Raises DataFolderInUse.
+        """
+
+
+class OpenFiles:
+    """`Handles` over real files."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._open: OrderedDict[str, int] = OrderedDict()
+
+    def _descriptor(self, path: str, flags: int = os.O_RDWR) -> int:
+        descriptor = self._open.get(path)
+        if descriptor is not None:
+            self._open.move_to_end(path)
+            return descriptor
+        while len(self._open) >= self._limit:
+            os.close(self._open.popitem(last=False)[1])
+        descriptor = os.open(path, flags | os.O_CLOEXEC, 0o640)
+        self._open[path] = descriptor
+        return descriptor
+
+    def write(self, path: str, position: int, buffers: Sequence[bytes]) -> None:
+        try:
+            descriptor = self._descriptor(path, os.O_RDWR | os.O_CREAT)
+            _write_all(descriptor, position, buffers)
+        except OSError as error:
+            raise _refusal(error, path) from error
+
+    def sync(self, path: str) -> None:
+        try:
+            os.fdatasync(self._descriptor(path))
+        except OSError as error:
+            raise SyncFailed(f"{path}: {error.strerror}") from error
+
+    def read(self, path: str, position: int, size: int) -> bytes:
+        return os.pread(self._descriptor(path), size, position)
+
+    def forget(self, path: str) -> None:
+        below = [known for known in self._open if known.startswith(path)] if path.endswith("/") else [path]
+        for known in below:
+            descriptor = self._open.pop(known, None)
+            if descriptor is not None:
+                os.close(descriptor)
+
+    def close(self) -> None:
+        while self._open:
+            os.close(self._open.popitem()[1])
+
+
+def _refusal(error: OSError, path: str) -> DiskFull | SyncFailed:
+    if error.errno in _FULL:
+        return DiskFull(f"{path}: {error.strerror}")
+    return SyncFailed(f"{path}: {error.strerror}")
+
+
+def _write_all(descriptor: int, position: int, buffers: Sequence[bytes]) -> None:
+    for start in range(0, len(buffers), _BUFFERS_MAX):
+        some = buffers[start : start + _BUFFERS_MAX]
+        size = sum(map(len, some))
+        written = os.pwritev(descriptor, some, position)
+        position += written
+        if written < size:  # a full disk, or more than 2 GiB at once
+            rest = memoryview(b"".join(some))[written:]
+            while rest:
+                written = os.pwrite(descriptor, rest, position)
+                position += written
+                rest = rest[written:]
+
+
+class Disk:
+    """`Files` over the real file system."""
+
+    def handles(self, limit: int) -> OpenFiles:
+        return OpenFiles(limit)
+
+    def names(self, directory: str) -> list[str]:
+        try:
+            return sorted(os.listdir(directory))
+        except FileNotFoundError:
+            return []
+
+    def make_directory(self, path: str) -> None:
+        if os.path.isdir(path):
+            return
+        parent = os.path.dirname(path) or "."
+        self.make_directory(parent)
+        try:
+            os.mkdir(path, 0o750)
+        except OSError as error:
+            raise _refusal(error, path) from error
+        self.sync_directory(parent)
+
+    def size(self, path: str) -> int:
+        try:
+            return os.stat(path).st_size
+        except FileNotFoundError:
+            return -1
+
+    def truncate(self, path: str, size: int) -> None:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.ftruncate(descriptor, size)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def rename(self, old: str, new: str) -> None:
+        os.rename(old, new)
+
+    def remove(self, path: str) -> None:
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            return
+
+    def remove_directory(self, path: str) -> None:
+        shutil.rmtree(path, ignore_errors=True)
+
+    def sync_directory(self, path: str) -> None:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise SyncFailed(f"{path}: {error.strerror}") from error
+
+    def reserve(self, path: str, size: int) -> None:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            os.posix_fallocate(descriptor, 0, size)
+        except OSError as error:
+            raise _refusal(error, path) from error
+        finally:
+            os.close(descriptor)
+
+    def free_bytes(self, path: str) -> int:
+        figures = os.statvfs(path)
+        return figures.f_bavail * figures.f_frsize
+
+    def lock(self, path: str) -> int:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+            os.close(descriptor)
+            raise DataFolderInUse(
+                f"the data folder {os.path.dirname(path)} is in use by another broker (process {owner or 'unknown'})"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        return descriptor

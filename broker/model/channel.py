@@ -121,6 +121,10 @@ class Ledger:
         self._tidy()
         return found, unknown
 
+    def holds(self, tag: int) -> bool:
+        """This delivery is outstanding."""
+        return self._find(tag) >= 0
+
     def _find(self, tag: int) -> int:
         """The position of the entry that holds `tag`, or -1."""
         at = bisect_right(self._tags, tag, self._start) - 1

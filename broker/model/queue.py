@@ -105,6 +105,8 @@ class Queue:
         self.settings = settings or QueueSettings()
         self.consumers = Consumers()
         self.counters = Counters()
+        self.lasting = durable and owner is None
+        """It outlives the process, and so do its persistent messages."""
         self.deleted = False
         self.ready_count = 0
         self.ready_size = 0
@@ -140,7 +142,7 @@ class Queue:
         self.next_offset = offsets.stop
         size = run.measure(contents)
         expires_at = self._expires_at(run, now_ms)
-        lasting = self.durable and run.facts.persistent
+        lasting = self.lasting and run.facts.persistent
         spills = self._backlog_count > 0 or self._memory + size > self._memory_max
         if lasting or spills:
             self._store.append(run, contents, offsets, expires_at, not lasting)
@@ -483,6 +485,11 @@ class Queue:
     def used(self, now_ms: int) -> None:
         """Somebody declared the queue again, or its last consumer went."""
         self._used_ms = now_ms
+
+    @property
+    def has_moments(self) -> bool:
+        """There may be a `next_moment`."""
+        return self.settings.message_ttl_ms is not None or self.settings.expires_ms is not None or bool(self._expiry)
 
     def next_moment(self) -> int:
         """When `expire` or `is_unused` may have something to do next; 0 for never."""

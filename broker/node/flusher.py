@@ -200,6 +200,14 @@ class Flusher:
         self.open.removals += paths
 
     @property
+    def unsafe_definitions(self) -> Commit | None:
+        """The commit that makes the newest change of a definition safe, if it is not yet."""
+        if self.open.changes:
+            return self.open
+        running = self._running
+        return running if running is not None and running.changes else None
+
+    @property
     def idle(self) -> bool:
         """Nothing waits and nothing runs."""
         return self._running is None and not self._checkpointing and not self._has_work()

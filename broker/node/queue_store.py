@@ -8,7 +8,7 @@ Limits: what waits here is at most what comes in while one sync runs.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from broker.model.message import Run, Slice
@@ -119,6 +119,28 @@ class QueueStore:
     def handed_out(self, offset: int) -> None:
         if offset >= self.log.mark:
             self.log.mark = offset + 1
+
+    # ---- at start ----
+
+    def live_size(self) -> int:
+        """About how many octets of bodies the log holds: those of its file, for what is live of it."""
+        return sum(
+            segment.planned_size * segment.live // segment.records
+            for segment in self.log.segments
+            if segment.records
+        )
+
+    def expiries(self) -> Iterator[tuple[int, range]]:
+        """The batches that expire, if any do: when, and which offsets."""
+        for segment in self.log.segments:
+            at = segment.base_offset
+            while segment.max_timestamp and (found := self._read_batches(at, 1 << 20)):
+                for batch in found:
+                    if batch.max_timestamp and batch.base_offset < segment.next_offset:
+                        yield batch.max_timestamp, range(batch.base_offset, batch.next_offset)
+                at = found[-1].next_offset
+                if at >= segment.next_offset:
+                    break
 
     # ---- batches ----
 

@@ -1,0 +1,433 @@
+"""One broker process, without those who speak to it.
+
+Flow:   servers and management call `publish` and the topology; `end_pass` ends each of their turns:
+        queues hand out, dead letters are published, a commit starts.
+Shape:  data folder: `lock`, `definitions.sqlite`, `journal/`, `queues/<id>/`, `reserve`
+Why:    Messages do not wait for the disk before they are delivered, only before they are confirmed.
+
+Boot: lock the folder, read the definitions, open each queue's log with the journal laid over it, write
+what the journal held to the files, start the flusher. Stop is the same list backwards.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import trio
+
+from broker.amqp import content, properties, wire
+from broker.amqp.errors import ProtocolError
+from broker.amqp.frames import PublishRun
+from broker.model.dead_letter import is_cycle
+from broker.model.errors import ModelError, PreconditionFailed
+from broker.model.exchange import Headers
+from broker.model.message import Slice
+from broker.model.queue import Queue
+from broker.model.vhost import NO_HEADERS, Vhost
+from broker.node.accounts import Accounts
+from broker.node.alarms import Alarms
+from broker.node.clock import Clock
+from broker.node.dead_letters import letters_of
+from broker.node.definitions import DefinitionStore, SqliteDefinitions
+from broker.node.flusher import SETTLE_MS, Commit, Flusher
+from broker.node.metrics import Metrics
+from broker.node.peers import Listener, Peer
+from broker.node.scheduler import Scheduler, Timer
+from broker.node.topology import Topology
+from broker.storage import journal, recovery
+from broker.storage.errors import DiskFull
+from broker.storage.file import Disk, Files
+from broker.storage.log import SEGMENT_SIZE_MAX, Log
+
+logger = logging.getLogger("broker.node")
+
+_READ_HANDLES = 128
+_ALARM_MS = 1000
+_TIDY_MS = 5000
+
+
+@dataclass(slots=True, frozen=True)
+class NodeOptions:
+    """What a node must be told."""
+
+    data: str
+    name: str = "leveret@localhost"
+    queue_memory_max: int = 32 * 1024 * 1024
+    segment_size_max: int = SEGMENT_SIZE_MAX
+    memory_limit: int = 1 << 62
+    disk_free_limit: int = 0
+    reserve_size: int = 8 * 1024 * 1024
+
+
+@dataclass(slots=True, eq=False)
+class Published:
+    """What became of a run; the indices are those of its contents."""
+
+    commit: Commit | None = None
+    """When it is done, the run may be confirmed; None is now."""
+    unroutable: Sequence[int] = ()
+    refused: set[int] = field(default_factory=set)
+    """A queue had no room for these."""
+
+
+class Node:
+    """Everything that a broker owns apart from its connections."""
+
+    def __init__(self, options: NodeOptions, files: Files, definitions: DefinitionStore, clock: Clock) -> None:
+        """Use `open_node`."""
+        self.options = options
+        self.clock = clock
+        self.metrics = Metrics()
+        self.scheduler = Scheduler(clock)
+        self.pass_ends: list[Callable[[], None]] = []
+        """Called at the end of each pass, when everything is decided: servers send then."""
+        self.peers: dict[Peer, None] = {}
+        """The clients that are connected."""
+        self.listeners: list[Listener] = []
+        self._files = files
+        self._definitions = definitions
+        self._reader = files.handles(_READ_HANDLES)
+        self._marked: dict[Queue, None] = {}
+        self._graves: list[tuple[Queue, str, Slice]] = []
+        self._timed: dict[Queue, None] = {}
+        self._timers: dict[Queue, Timer] = {}
+        journal_directory = os.path.join(options.data, "journal")
+        files.make_directory(journal_directory)
+        self._journal = journal.recover(files, journal_directory)
+        self.flusher = Flusher(
+            files, self._reader, journal_directory, definitions, journal_number=self._journal.next_number
+        )
+        self.accounts = Accounts(self.flusher)
+        self.topology = Topology(
+            self.flusher,
+            self.accounts,
+            self.metrics,
+            clock,
+            files,
+            self._reader,
+            os.path.join(options.data, "queues"),
+            self._bury,
+            queue_memory_max=options.queue_memory_max,
+        )
+        self.topology.on_timed(self._note_timed)
+        self.alarms = Alarms(
+            options.memory_limit, options.disk_free_limit, lambda: files.free_bytes(options.data)
+        )
+
+    # ---- publishing ----
+
+    def publish(self, vhost: Vhost, run: PublishRun) -> Published:
+        """Route the messages of a run and push them to the queues. Raises NotFound for no such exchange."""
+        exchange = vhost.exchange(run.exchange)
+        exchange.messages_in += len(run.contents)
+        if run.facts.has_copies or (run.facts.has_headers and vhost.headers_matter(run.exchange)):
+            return self._publish_by_headers(vhost, run)
+        queues = vhost.route(run.exchange, run.routing_key)
+        if not queues:
+            return Published(unroutable=range(len(run.contents)))
+        return self._push(queues, run, Published())
+
+    def _push(self, queues: Sequence[Queue], run: PublishRun, result: Published) -> Published:
+        now_ms = self.clock.now_ms()
+        lasting = False
+        for queue in queues:
+            refused = queue.push(run, now_ms)
+            if refused:
+                result.refused.update(refused)
+            lasting |= queue.lasting
+            self.mark(queue)
+        if lasting and run.facts.persistent:
+            result.commit = self.flusher.open
+        return result
+
+    def _publish_by_headers(self, vhost: Vhost, run: PublishRun) -> Published:
+        """Message by message: headers decide, or name further routing keys."""
+        result = Published()
+        unroutable = []
+        for index, closed in enumerate(run.contents):
+            raw = properties.split(content.properties_of(closed)).get("headers")
+            headers = _decoded(raw)
+            single = PublishRun(
+                run.channel,
+                run.frame_max,
+                run.exchange,
+                run.routing_key,
+                run.mandatory,
+                run.immediate,
+                run.facts,
+                [closed],
+                run.body_size,
+            )
+            found: dict[Queue, None] = {}
+            for routing_key in (run.routing_key, *_copies(headers)):
+                found.update(dict.fromkeys(vhost.route(run.exchange, routing_key, headers)))
+            if not found:
+                unroutable.append(index)
+                continue
+            if raw is not None and "BCC" in headers:
+                single.contents = [_without_bcc(closed, run)]
+            pushed = self._push(tuple(found), single, Published())
+            result.commit = pushed.commit or result.commit
+            if pushed.refused:
+                result.refused.add(index)
+        result.unroutable = unroutable
+        return result
+
+    # ---- passes ----
+
+    def mark(self, queue: Queue) -> None:
+        """Something changed in a queue: at the end of the pass it hands out and looks at the clock."""
+        self._marked[queue] = None
+
+    def _note_timed(self, queue: Queue) -> None:
+        self._timed[queue] = None
+
+    def end_pass(self) -> None:
+        """Carry through what was begun: call it after anything that may have changed a queue."""
+        while self._marked or self._timed or self._graves:
+            marked, self._marked = self._marked, {}
+            for queue in marked:
+                if queue.ready_count and len(queue.consumers):
+                    queue.dispatch()
+                if queue.has_moments:
+                    self._timed[queue] = None
+            if self._timed:
+                self._watch_time()
+            graves, self._graves = self._graves, []
+            for queue, reason, piece in graves:
+                self._publish_dead(queue, reason, piece)
+        self.flusher.flush()
+        for call in self.pass_ends:
+            call()
+
+    def _watch_time(self) -> None:
+        """Bury what has expired, and have a timer ready for what will."""
+        timed, self._timed = self._timed, {}
+        now_ms = self.clock.now_ms()
+        for queue in timed:
+            if queue.deleted:
+                self._cancel_timer(queue)
+                continue
+            queue.expire(now_ms)
+            moment = queue.next_moment()
+            timer = self._timers.get(queue)
+            if timer is not None and timer.moment_ms != moment:
+                self._cancel_timer(queue)
+                timer = None
+            if moment and timer is None:
+                self._timers[queue] = self.scheduler.at(
+                    max(moment, now_ms + 1), lambda queue=queue: self._time_has_come(queue)  # type: ignore[misc]
+                )
+
+    def _cancel_timer(self, queue: Queue) -> None:
+        timer = self._timers.pop(queue, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _time_has_come(self, queue: Queue) -> None:
+        self._timers.pop(queue, None)
+        if queue.deleted:
+            return
+        if queue.is_unused(self.clock.now_ms()):
+            logger.info("queue '%s'/%s: unused for too long, deleted", queue.vhost, queue.name)
+            self.topology.delete_queue(self.topology.vhost(queue.vhost), queue)
+            return
+        self._timed[queue] = None
+        self.mark(queue)
+
+    # ---- dead letters ----
+
+    def _bury(self, queue: Queue, reason: str, piece: Slice) -> None:
+        """What a queue gives up is a dead letter if it has an exchange for them, and gone if not."""
+        self.metrics.dead_lettered[reason] += len(piece)
+        if queue.settings.dead_letter_exchange is None:
+            queue.forget(piece)
+        else:
+            self._graves.append((queue, reason, piece))
+
+    def _publish_dead(self, queue: Queue, reason: str, piece: Slice) -> None:
+        vhost = self.topology.vhosts.get(queue.vhost)
+        if vhost is not None:
+            for letters in letters_of(queue, reason, piece, self.clock.now_ms()):
+                try:
+                    targets = self._routes_of_dead(vhost, letters.run)
+                except ModelError:
+                    continue  # no such exchange any more: they are dropped, as in RabbitMQ
+                going = [target for target in targets if not is_cycle(letters.history, target.name)]
+                self._push(going, letters.run, Published())
+        queue.forget(piece)
+
+    def _routes_of_dead(self, vhost: Vhost, run: PublishRun) -> Sequence[Queue]:
+        if not run.facts.has_headers:
+            return vhost.route(run.exchange, run.routing_key)
+        headers = _decoded(properties.split(content.properties_of(run.contents[0])).get("headers"))
+        found: dict[Queue, None] = {}
+        for routing_key in (run.routing_key, *_copies(headers)):
+            found.update(dict.fromkeys(vhost.route(run.exchange, routing_key, headers)))
+        return tuple(found)
+
+    # ---- waiting ----
+
+    async def settled(self, commit: Commit | None = None) -> None:
+        """End the pass and wait until what was done so far, or the given commit, is safe."""
+        commit = commit or self.flusher.open
+        self.end_pass()
+        await self.flusher.durable(commit)
+
+    async def run(self) -> None:
+        """Timers, alarms and tidying, forever."""
+        async with trio.open_nursery() as nursery:
+            self.scheduler.after(SETTLE_MS, self._settle)
+            self.scheduler.after(0, self._check_alarms)
+            self.scheduler.after(_TIDY_MS, self._tidy)
+            nursery.start_soon(self.scheduler.run, self.end_pass)
+            nursery.start_soon(self._watch_restored)
+
+    def _settle(self) -> None:
+        self.flusher.settle_soon()
+        self.scheduler.after(SETTLE_MS, self._settle)
+
+    def _check_alarms(self) -> None:
+        self.alarms.check(disk_full=self.flusher.disk_full)
+        self._keep_reserve()
+        self.scheduler.after(_ALARM_MS, self._check_alarms)
+
+    def _keep_reserve(self) -> None:
+        """Give the reserve up while the disk is full, and take it again when it is not."""
+        path = os.path.join(self.options.data, "reserve")
+        if self.flusher.disk_full:
+            self._files.remove(path)
+        elif self.options.reserve_size and not self.alarms.active and self._files.size(path) < 0:
+            try:
+                self._files.reserve(path, self.options.reserve_size)
+            except DiskFull:
+                self._files.remove(path)
+
+    def _tidy(self) -> None:
+        """What the journal holds goes to the files, and logs in which nothing lives go altogether."""
+        self.flusher.checkpoint_soon()
+        for queue in self.topology.queues():
+            if not queue.ready_count and not queue.unacked_count:
+                log = self.topology.store_of(queue).log
+                self.flusher.remove(log.drop_all(self.flusher.oldest_journal))
+        self.scheduler.after(_TIDY_MS, self._tidy)
+
+    async def _watch_restored(self) -> None:
+        """Messages that the last process left behind and that have a time of their own to expire."""
+        for queue in self.topology.queues():
+            for expires_at, offsets in self.topology.store_of(queue).expiries():
+                if queue.deleted:
+                    break
+                queue.watch_stored(expires_at, offsets)
+                await trio.lowlevel.checkpoint()
+            self._timed[queue] = None
+            await trio.lowlevel.checkpoint()
+        self.end_pass()
+
+    # ---- opening and closing ----
+
+    def load(self) -> None:
+        """Bring definitions and messages back."""
+        for line in self._journal.cut:
+            logger.warning("journal: %s are cut; they were never confirmed", line)
+        logs: list[Log] = []
+
+        def open_log(id: int, name: str) -> Log:
+            log, report = recovery.open_log(
+                self._files,
+                self._reader,
+                id,
+                self.topology.queue_directory(id),
+                segment_size_max=self.options.segment_size_max,
+                journal=[entry for entry in self._journal.entries if entry.log_id == id],
+            )
+            for line in report.cut:
+                logger.warning("queue %s: %s; they were never confirmed", name, line)
+            for line in report.damaged:
+                logger.error("queue %s: %s", name, line)
+            logs.append(log)
+            return log
+
+        self.topology.load(self._definitions.read_all(), open_log)
+        self._drop_journal(logs)
+        self._remove_strangers({str(log.id) for log in logs})
+
+    def _drop_journal(self, logs: list[Log]) -> None:
+        """Write to the files what the journals held, so that they can go."""
+        writer = self._files.handles(_READ_HANDLES)
+        for log in logs:
+            if not log.waits:
+                continue
+            writes, settlements = log.for_files(journaled_only=False, settlements=True)
+            for write in (*writes, *settlements):
+                directory = os.path.dirname(write.path)
+                self._files.make_directory(directory)
+                writer.write(write.path, write.position, write.buffers)
+                writer.sync(write.path)
+                self._files.sync_directory(directory)
+            log.written()
+        writer.close()
+        for path in self._journal.paths:
+            self._files.remove(path)
+        self._journal.entries.clear()
+
+    def _remove_strangers(self, known: set[str]) -> None:
+        """Queues that did not outlive the last process may have left a log behind."""
+        directory = self.topology.queue_directory(0).rpartition("/")[0]
+        for name in self._files.names(directory):
+            if name not in known:
+                self._files.remove_directory(os.path.join(directory, name))
+
+    def close(self) -> None:
+        """Make everything durable, and let go. Raises a failure of the disk."""
+        try:
+            self.flusher.stop()
+        finally:
+            self._reader.close()
+            self._definitions.close()
+
+
+def open_node(options: NodeOptions, files: Files | None = None) -> Node:
+    """Lock the data folder and open a node on it; inside `trio.run`.
+
+    Raises DataFolderInUse, or CorruptLog, SyncFailed and DiskFull for what the disk does.
+    """
+    files = files or Disk()
+    files.make_directory(options.data)
+    files.lock(os.path.join(options.data, "lock"))
+    definitions = SqliteDefinitions(os.path.join(options.data, "definitions.sqlite"))
+    node = Node(options, files, definitions, Clock())
+    node.load()
+    return node
+
+
+def _decoded(raw: bytes | None) -> Headers:
+    if raw is None:
+        return NO_HEADERS
+    try:
+        return wire.read_table(raw, 0)[0]
+    except ProtocolError as error:
+        raise PreconditionFailed(f"invalid message: its headers cannot be read: {error.text}") from None
+
+
+def _copies(headers: Headers) -> list[str]:
+    """Further routing keys. Raises PreconditionFailed if they are not a list of strings."""
+    keys: list[str] = []
+    for name in ("CC", "BCC"):
+        value = headers.get(name, [])
+        if not isinstance(value, list) or not all(isinstance(key, str) for key in value):
+            raise PreconditionFailed(f"invalid message: the header {name} is not an array of strings")
+        keys += value
+    return keys
+
+
+def _without_bcc(closed: bytes, run: PublishRun) -> bytes:
+    """Blind copies are not told to anybody."""
+    values = properties.split(content.properties_of(closed))
+    fields = wire.split_table(values["headers"])
+    del fields["BCC"]
+    values["headers"] = wire.join_table(fields)
+    return content.build(run.channel, properties.join(values), content.body_of(closed), run.frame_max)

@@ -1,0 +1,1 @@
+"""Where the broker waits for its clients."""

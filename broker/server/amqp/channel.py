@@ -1,0 +1,273 @@
+"""One channel: what it has, and which function carries out which method.
+
+Flow:   the connection gives events; the handlers of `topology`, `consume`, `basic` and `transaction` do
+        the work; errors of the model close the channel or, with a hard code, the connection.
+Shape:  open -> close came: released, close-ok sent, gone
+        open -> an error: released, close sent, `closing` -> close-ok came: gone
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from broker.amqp import frames, methods
+from broker.amqp.errors import ProtocolError
+from broker.amqp.frames import AckRun, MethodReceived, OversizedContent, PublishRun
+from broker.amqp.methods import Method
+from broker.amqp.spec import BASIC_CLASS, ReplyCode
+from broker.model.channel import Ledger, Prefetch
+from broker.model.errors import ModelError
+from broker.model.queue import Queue
+from broker.model.user import Right
+from broker.node.flusher import Commit
+from broker.node.peers import ChannelSnapshot
+from broker.server.amqp.confirms import Confirms
+from broker.server.amqp.delivery import AmqpConsumer
+from broker.server.amqp.errors import protocol_error
+
+if TYPE_CHECKING:
+    from broker.server.amqp.connection import AmqpConnection
+    from broker.server.amqp.transaction import Transaction
+
+Handler: TypeAlias = Callable[["Channel", Any], None]
+H = TypeVar("H", bound=Callable[..., None])
+
+HANDLERS: dict[type, Handler] = {}
+
+
+def handles(event: type) -> Callable[[H], H]:
+    """Make a function the one that carries out a method, or another event of a channel."""
+
+    def note(handler: H) -> H:
+        HANDLERS[event] = handler
+        return handler
+
+    return note
+
+
+class Channel:
+    """One open channel of a connection."""
+
+    def __init__(self, connection: AmqpConnection, number: int) -> None:
+        self.connection = connection
+        self.number = number
+        self.closing = False
+        self.ledger = Ledger()
+        self.prefetch = Prefetch()
+        """Shared by all consumers of the channel: what `basic.qos` with `global` sets."""
+        self.consumer_prefetch = 0
+        """For the consumers that come next: what `basic.qos` without `global` sets."""
+        self.consumers: dict[str, AmqpConsumer] = {}
+        self.next_tag = 1
+        self.confirms: Confirms | None = None
+        self.transaction: Transaction | None = None
+        self.last_queue = ""
+        """The queue that was declared last here, which "" names."""
+        self.reply_token = ""
+        """Behind `amq.rabbitmq.reply-to.` while this channel consumes direct replies."""
+        self.reply_tag = ""
+        self.counts: dict[str, int] = dict.fromkeys(
+            (
+                "published",
+                "delivered",
+                "delivered_no_ack",
+                "got",
+                "got_no_ack",
+                "acknowledged",
+                "redelivered",
+                "returned",
+            ),
+            0,
+        )
+        # What the user was last found to have the right to, so that a publisher in a loop asks once.
+        self._granted: tuple[Right, str, object] | None = None
+
+    # ---- coming in ----
+
+    def handle(self, event: frames.Event) -> None:
+        """Carry out one event. Errors end this channel or the connection, and never come out."""
+        subject: Any = event.method if type(event) is MethodReceived else event
+        if self.closing:
+            self._handle_closing(type(subject))
+            return
+        try:
+            handler = HANDLERS.get(type(subject))
+            if handler is None:
+                raise ProtocolError(ReplyCode.CHANNEL_ERROR, "unexpected method on an open channel")
+            handler(self, subject)
+        except ModelError as error:
+            self.connection.fail(protocol_error(error, *_ids_of(event)), self)
+        except ProtocolError as error:
+            error.class_id, error.method_id = _ids_of(event)
+            self.connection.fail(error, self)
+
+    def _handle_closing(self, kind: type) -> None:
+        if kind is methods.ChannelCloseOk:
+            self.connection.forget_channel(self)
+        elif kind is methods.ChannelClose:
+            self.send(methods.ChannelCloseOk())
+
+    # ---- going out ----
+
+    def send(self, method: Method) -> None:
+        self.connection.send(methods.encode(self.number, method))
+
+    def reply(self, method: Method, *, nowait: bool = False, after: Commit | None = None) -> None:
+        """Answer, once `after` is safe; until then nothing else of this connection is carried out."""
+        if after is not None and not after.done:
+            self.connection.hold(after, None if nowait else lambda: self._reply_held(method))
+        elif not nowait:
+            self.send(method)
+
+    def _reply_held(self, method: Method) -> None:
+        if not self.closing:
+            self.send(method)
+
+    # ---- rights ----
+
+    def check(self, right: Right, kind: str, name: str) -> None:
+        """Raises AccessRefused if the user has not this right."""
+        connection = self.connection
+        user = connection.user
+        assert user is not None
+        permission = user.permissions.get(connection.vhost.name)
+        granted = (right, name, permission)
+        if self._granted == granted and permission is not None:
+            return
+        user.check(right, kind, name, connection.vhost.name)
+        self._granted = granted
+
+    # ---- counting ----
+
+    def count_delivered(self, count: int, *, acks: bool, redelivered: bool) -> None:
+        metrics = self.connection.node.metrics
+        metrics.messages_delivered += count
+        if acks:
+            self.counts["delivered"] += count
+            metrics.messages_delivered_consume_manual_ack += count
+        else:
+            self.counts["delivered_no_ack"] += count
+            metrics.messages_delivered_consume_auto_ack += count
+        if redelivered:
+            self.counts["redelivered"] += count
+            metrics.messages_redelivered += count
+
+    # ---- consumers ----
+
+    def forget_consumer(self, consumer: AmqpConsumer) -> None:
+        self.consumers.pop(consumer.tag, None)
+
+    def remove_consumer(self, consumer: AmqpConsumer) -> None:
+        """Take it from its queue, which may go with its last consumer."""
+        self.forget_consumer(consumer)
+        queue = consumer.queue
+        if queue.deleted:
+            return
+        queue.consumers.remove(consumer)
+        node = self.connection.node
+        if not len(queue.consumers):
+            queue.used(node.clock.now_ms())
+            if queue.auto_delete:
+                node.topology.delete_queue(self.connection.vhost, queue)
+                return
+        node.mark(queue)
+
+    # ---- ending ----
+
+    def release(self) -> None:
+        """Give everything back: consumers leave, what they had not acknowledged is ready again."""
+        for consumer in list(self.consumers.values()):
+            self.remove_consumer(consumer)
+        self.requeue_all()
+        if self.confirms is not None:
+            self.confirms.closed = True
+        if self.reply_token:
+            self.connection.server.reply_channels.pop(self.reply_token, None)
+            self.reply_token = ""
+        self.transaction = None
+        self.connection.node.metrics.channels_closed += 1
+
+    def requeue_all(self) -> None:
+        node = self.connection.node
+        by_queue: dict[Queue, list[Any]] = {}
+        for entry in self.ledger.settle_all():
+            by_queue.setdefault(entry.queue, []).append(entry.piece)
+            if entry.prefetch is not None:
+                entry.prefetch.used -= len(entry.piece)
+                self.prefetch.used -= len(entry.piece)
+        for queue, pieces in by_queue.items():
+            if not queue.deleted:
+                queue.requeue(pieces, node.clock.now_ms())
+                node.mark(queue)
+
+    def snapshot(self) -> ChannelSnapshot:
+        transaction = self.transaction
+        counts = self.counts
+        return ChannelSnapshot(
+            self.number,
+            "closing" if self.closing else "running",
+            self.confirms is not None,
+            transaction is not None,
+            self.ledger.count,
+            self.confirms.unconfirmed if self.confirms is not None else 0,
+            transaction.publish_count if transaction is not None else 0,
+            transaction.ack_count if transaction is not None else 0,
+            self.consumer_prefetch,
+            self.prefetch.limit,
+            counts["published"],
+            self.confirms.confirmed if self.confirms is not None else 0,
+            counts["delivered"],
+            counts["delivered_no_ack"],
+            counts["got"],
+            counts["got_no_ack"],
+            counts["acknowledged"],
+            counts["redelivered"],
+            counts["returned"],
+            [consumer.snapshot() for consumer in self.consumers.values()],
+        )
+
+
+def _ids_of(event: frames.Event) -> tuple[int, int]:
+    """Class and method id of what is carried out, for the error that may come of it."""
+    if isinstance(event, MethodReceived):
+        return event.method.id
+    if isinstance(event, PublishRun | OversizedContent):
+        return methods.BasicPublish.id
+    if isinstance(event, AckRun):
+        return methods.BasicAck.id
+    return BASIC_CLASS, 0
+
+
+@handles(methods.ChannelOpen)
+def channel_open(channel: Channel, method: methods.ChannelOpen) -> None:
+    raise ProtocolError(ReplyCode.CHANNEL_ERROR, "second 'channel.open' seen")
+
+
+@handles(methods.ChannelClose)
+def channel_close(channel: Channel, method: methods.ChannelClose) -> None:
+    channel.release()
+    channel.send(methods.ChannelCloseOk())
+    channel.connection.forget_channel(channel)
+
+
+@handles(methods.ChannelCloseOk)
+def channel_close_ok(channel: Channel, method: methods.ChannelCloseOk) -> None:
+    """Of a close that nobody sent: RabbitMQ passes over it."""
+
+
+@handles(methods.ChannelFlow)
+def channel_flow(channel: Channel, method: methods.ChannelFlow) -> None:
+    if not method.active:
+        raise ProtocolError(ReplyCode.NOT_IMPLEMENTED, "active=false")
+    channel.send(methods.ChannelFlowOk(active=True))
+
+
+@handles(methods.ChannelFlowOk)
+def channel_flow_ok(channel: Channel, method: methods.ChannelFlowOk) -> None:
+    """Of a flow that nobody sent: nothing to do."""
+
+
+@handles(methods.AccessRequest)
+def access_request(channel: Channel, method: methods.AccessRequest) -> None:
+    channel.send(methods.AccessRequestOk(ticket=1))

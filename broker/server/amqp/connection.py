@@ -1,0 +1,603 @@
+"""One AMQP connection: its socket, the handshake, channel 0, and what waits to be sent.
+
+Flow:   the pump says readable: what came is parsed and carried out at once; what is to go out is collected
+        and sent with one call at the end of the pass. Nothing here awaits; a login runs in a task.
+Limits: reads stop while more than `_OUTBOX_HIGH` octets wait to be sent, while a definition becomes durable,
+        and, for publishers, while an alarm is on. Handshake and closing have deadlines.
+Spec:   AMQP 0-9-1 section 2.2.4; RabbitMQ's rabbit_reader for texts, heartbeats and connection.blocked.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from broker.amqp import frames, methods, wire
+from broker.amqp.connection import Connection, Event, HeaderReceived, HeaderRefused, Role, State
+from broker.amqp.errors import ProtocolError
+from broker.amqp.frames import MethodReceived, ProtocolFailed
+from broker.amqp.spec import FRAME_SIZE_MIN, PROTOCOL_HEADER, ReplyCode
+from broker.model.queue import Queue
+from broker.model.user import User
+from broker.model.vhost import Vhost
+from broker.node.flusher import Commit
+from broker.node.peers import ConnectionSnapshot
+from broker.node.scheduler import Timer
+from broker.server.amqp.channel import Channel
+from broker.server.amqp.options import MECHANISMS
+
+if TYPE_CHECKING:
+    from broker.server.amqp.server import AmqpServer
+
+logger = logging.getLogger("broker.server")
+
+_RECEIVE_SIZE: Final = 256 * 1024
+# Above the first, consumers get nothing more and nothing is read; above the second, replies are dropped.
+_OUTBOX_HIGH: Final = 1024 * 1024
+_OUTBOX_MAX: Final = 64 * 1024 * 1024
+# Joining is cheaper than gathering, until the pieces are large.
+_JOIN_MAX: Final = 1024 * 1024
+_GATHER_MAX: Final = 512
+_LOOPBACK: Final = ("127.", "::1", "::ffff:127.")
+
+
+class AmqpConnection:
+    """A client."""
+
+    def __init__(self, server: AmqpServer, sock: socket.socket, peer: tuple[str, int], here: tuple[str, int]) -> None:
+        self.server = server
+        self.node = server.node
+        self.name = f"{peer[0]}:{peer[1]} -> {here[0]}:{here[1]}"
+        self.codec = Connection(Role.SERVER, server.options.message_size_max)
+        self.frame_max = FRAME_SIZE_MIN
+        self.channel_max = server.options.channel_max
+        self.channels: dict[int, Channel] = {}
+        self.user: User | None = None
+        self.vhost: Vhost = server.no_vhost
+        self.exclusive_queues: dict[Queue, None] = {}
+        self.client_properties: dict[str, Any] = {}
+        self._socket = sock
+        self._descriptor = sock.fileno()
+        self._peer, self._here = peer, here
+        self._connected_at_ms = self.node.clock.now_ms()
+        self._mechanism = ""
+        self._heartbeat_s = 0
+        self._outbox: list[bytes] = []
+        self._outbox_size = 0
+        self._unsent = memoryview(b"")
+        self._reading = True
+        self._writing = False
+        self._starved = False
+        self._held: list[Event] | None = None
+        self._blocked = False
+        self._publishes = False
+        self._told_blocked = False
+        self._gone = False
+        self._deadline: Timer | None = self.node.scheduler.after(
+            int(server.options.handshake_timeout_s * 1000), self._handshake_timed_out
+        )
+        self._heartbeat: Timer | None = None
+        self._wrote = self._heard = True
+        self._silent_checks = 0
+        self.received_octets = self.received_count = self.sent_octets = self.sent_count = 0
+
+    # ---- what the pump calls ----
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def readable(self) -> None:
+        if not self._reading:
+            self.lost("the peer hung up")  # nothing is read: only an end of the socket rings here
+            return
+        try:
+            data = self._socket.recv(_RECEIVE_SIZE)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.lost(error.strerror or "read failed")
+            return
+        if not data:
+            self.lost("the peer closed the socket")
+            return
+        self._heard = True
+        self.received_octets += len(data)
+        self.received_count += 1
+        self.receive(data)
+
+    def writable(self) -> None:
+        self._send_unsent()
+        if not self._unsent:
+            self.flush()
+        if self._starved and not self.congested:
+            self._starved = False
+            for channel in self.channels.values():
+                for consumer in channel.consumers.values():
+                    self.node.mark(consumer.queue)
+        self._update_watch()
+
+    def failed(self, error: Exception) -> None:
+        """A bug of ours: this connection ends, the others live."""
+        if self._gone:
+            return
+        try:
+            self.fail(ProtocolError(ReplyCode.INTERNAL_ERROR, "internal error"))
+        except Exception:
+            logger.exception("connection %s: closing failed too", self.name)
+            self.lost("an error of ours")
+
+    # ---- coming in ----
+
+    def receive(self, data: bytes) -> None:
+        """Carry out what these octets complete."""
+        self._carry_out(self.codec.receive(data))
+
+    def _carry_out(self, events: list[Event]) -> None:
+        channels = self.channels
+        for index, event in enumerate(events):
+            if self._held is not None:
+                self._held += events[index:]
+                return
+            if self._gone:
+                return
+            if isinstance(event, HeaderReceived | HeaderRefused | ProtocolFailed):
+                self._handle_beginning(event)
+                continue
+            number = event.channel
+            channel = channels.get(number)
+            if channel is not None:
+                channel.handle(event)
+            elif number == 0 and isinstance(event, MethodReceived):
+                self._handle_own(event.method)
+            else:
+                self._handle_unopened(number, event)
+
+    def _handle_beginning(self, event: HeaderReceived | HeaderRefused | ProtocolFailed) -> None:
+        if isinstance(event, HeaderReceived):
+            properties = self.server.options.server_properties()
+            self.send(self.codec.send(methods.ConnectionStart(0, 9, properties, MECHANISMS, b"en_US")))
+        elif isinstance(event, HeaderRefused):
+            logger.info("connection %s: not AMQP 0-9-1: %r", self.name, event.octets)
+            self.send(PROTOCOL_HEADER)
+            self._close_after_flush()
+        else:
+            self.fail(event.error)
+
+    def _handle_own(self, method: methods.Method) -> None:
+        try:
+            _CHANNEL_ZERO[type(method)](self, method)
+        except ProtocolError as error:
+            error.class_id, error.method_id = method.id
+            self.fail(error)
+
+    def _handle_unopened(self, number: int, event: frames.Event) -> None:
+        method = event.method if isinstance(event, MethodReceived) else None
+        if isinstance(method, methods.ChannelOpen) and number:
+            if number > self.channel_max:
+                text = f"number of channels opened ({number}) has reached the negotiated channel_max ({self.channel_max})"
+                self.fail(ProtocolError(ReplyCode.NOT_ALLOWED, text, *method.id))
+                return
+            self.channels[number] = Channel(self, number)
+            self.node.metrics.channels_opened += 1
+            self.send(methods.encode(number, methods.ChannelOpenOk()))
+        elif isinstance(method, methods.ChannelCloseOk):
+            return
+        else:
+            self.fail(ProtocolError(ReplyCode.CHANNEL_ERROR, "expected 'channel.open'", *(method.id if method else ())))
+
+    def hold(self, commit: Commit, then: Callable[[], None] | None) -> None:
+        """Carry out nothing more until the commit is safe; then `then`, and what came meanwhile."""
+        assert self._held is None
+        self._held = []
+        self._update_watch()
+        commit.waiters.append(lambda: self._release(then))
+
+    def _release(self, then: Callable[[], None] | None) -> None:
+        held, self._held = self._held, None
+        if self._gone or self.codec.state is not State.RUNNING:
+            return
+        if then is not None:
+            then()
+        try:
+            self._carry_out(held or [])
+        except Exception as error:
+            logger.exception("connection %s: closed after an error of ours", self.name)
+            self.failed(error)
+        if not self._gone:
+            self._update_watch()
+
+    # ---- going out ----
+
+    def send(self, octets: bytes) -> None:
+        """Put octets behind what is to be sent at the end of this pass."""
+        if not self._outbox:
+            self.server.flush_soon(self)
+        self._outbox.append(octets)
+        self._outbox_size += len(octets)
+
+    @property
+    def congested(self) -> bool:
+        """The client does not take what it asked for: consumers have no room."""
+        if self._outbox_size > _OUTBOX_HIGH:
+            self._starved = True
+            return True
+        return False
+
+    @property
+    def overfull(self) -> bool:
+        return self._outbox_size > _OUTBOX_MAX
+
+    def flush(self) -> None:
+        """Send what has been collected, as far as the socket takes it."""
+        if self._gone or self._unsent or not self._outbox:
+            return
+        outbox, self._outbox = self._outbox, []
+        self._wrote = True
+        self.sent_count += 1
+        try:
+            if len(outbox) == 1:
+                data = outbox[0]
+                sent = self._socket.send(data)
+            elif self._outbox_size <= _JOIN_MAX or len(outbox) > _GATHER_MAX:
+                data = b"".join(outbox)
+                sent = self._socket.send(data)
+            else:
+                sent = self._socket.sendmsg(outbox)
+                data = b"".join(outbox) if sent < self._outbox_size else b""
+        except BlockingIOError:
+            sent, data = 0, b"".join(outbox)
+        except OSError as error:
+            self.lost(error.strerror or "write failed")
+            return
+        self.sent_octets += sent
+        self._outbox_size -= sent
+        if self._outbox_size:
+            self._unsent = memoryview(data)[sent:]
+            self._update_watch()
+
+    def _send_unsent(self) -> None:
+        try:
+            while self._unsent:
+                sent = self._socket.send(self._unsent)
+                self.sent_octets += sent
+                self._outbox_size -= sent
+                self._unsent = self._unsent[sent:]
+                self._wrote = True
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.lost(error.strerror or "write failed")
+
+    def _update_watch(self) -> None:
+        """Tell the pump what to wait for."""
+        if self._gone:
+            return
+        writing = bool(self._unsent)
+        reading = not (self._held is not None or self._blocked or self._outbox_size > _OUTBOX_HIGH)
+        if self.codec.state is State.CLOSED:
+            if not writing and not self._outbox:
+                self.lost("")
+                return
+            reading = False
+        if (reading, writing) != (self._reading, self._writing):
+            self._reading, self._writing = reading, writing
+            self.server.pump.watch(self, reading=reading, writing=writing)
+
+    # ---- publishers and alarms ----
+
+    def published(self) -> None:
+        """The client is a publisher: alarms concern it."""
+        self._publishes = True
+        if self.node.alarms.active and not self._blocked:
+            self.block()
+
+    def block(self) -> None:
+        self._blocked = True
+        if self.capability("connection.blocked") and self.codec.state is State.RUNNING:
+            self._told_blocked = True
+            self.send(self.codec.send(methods.ConnectionBlocked(self.node.alarms.reason)))
+        self._update_watch()
+
+    def unblock(self) -> None:
+        if not self._blocked:
+            return
+        self._blocked = False
+        if self._told_blocked and self.codec.state is State.RUNNING:
+            self.send(self.codec.send(methods.ConnectionUnblocked()))
+        self._told_blocked = False
+        self._silent_checks = 0
+        self._update_watch()
+
+    # ---- the handshake ----
+
+    def capability(self, name: str) -> bool:
+        """Whether the client announced it."""
+        capabilities = self.client_properties.get("capabilities")
+        return isinstance(capabilities, dict) and capabilities.get(name) is True
+
+    def _start_ok(self, method: methods.ConnectionStartOk) -> None:
+        self.client_properties = dict(method.client_properties)
+        self._mechanism = method.mechanism
+        name, password = _credentials(method)
+        self._held = []  # nothing more until we know who it is
+        self._update_watch()
+        self.server.start_soon(self._login, name, password)
+
+    async def _login(self, name: str, password: str) -> None:
+        user = await self.node.accounts.login(name, password)
+        if user is not None and name in self.server.options.loopback_users and not self._from_loopback():
+            logger.warning("connection %s: user '%s' can only connect from this machine", self.name, name)
+            user = None
+        held, self._held = self._held, None
+        if self._gone or self.codec.state is not State.START_OK:
+            return
+        if user is None:
+            self.node.metrics.logins_failed += 1
+            self._refuse(name)
+        else:
+            self.node.metrics.logins += 1
+            self.user = user
+            options = self.server.options
+            self.send(
+                self.codec.send(
+                    methods.ConnectionTune(options.channel_max, options.frame_max, options.heartbeat_s)
+                )
+            )
+            self._update_watch()
+            self._carry_out(held or [])
+        self.node.end_pass()
+
+    def _from_loopback(self) -> bool:
+        return self._peer[0].startswith(_LOOPBACK)
+
+    def _refuse(self, name: str) -> None:
+        """Whoever cannot hear why is only closed; either way not at once, as guessing must take time."""
+        logger.warning("connection %s: login of user '%s' refused", self.name, name)
+        if self.capability("authentication_failure_close"):
+            text = (
+                f"Login was refused using authentication mechanism {self._mechanism}. "
+                "For details see the broker logfile."
+            )
+            self.fail(ProtocolError(ReplyCode.ACCESS_REFUSED, text))
+        self._set_deadline(self.server.options.refused_delay_s, lambda: self.lost(""))
+
+    def _tune_ok(self, method: methods.ConnectionTuneOk) -> None:
+        options = self.server.options
+        _check_tuned("frame_max", method.frame_max, FRAME_SIZE_MIN, options.frame_max)
+        _check_tuned("channel_max", method.channel_max, 1, options.channel_max)
+        self.frame_max = self.codec.frame_max = method.frame_max or 1 << 31
+        self.channel_max = method.channel_max or 65_535
+        self._heartbeat_s = method.heartbeat
+        if self._heartbeat_s:
+            self._heartbeat = self.node.scheduler.after(self._heartbeat_s * 500, self._beat)
+
+    def _open(self, method: methods.ConnectionOpen) -> None:
+        name = method.virtual_host
+        user = self.user
+        assert user is not None
+        if self.server.connection_count > self.server.options.connection_max:
+            limit = self.server.options.connection_max
+            raise ProtocolError(
+                ReplyCode.NOT_ALLOWED, f"connection refused: node connection limit ({limit}) is reached"
+            )
+        vhost = self.node.topology.vhosts.get(name)
+        if vhost is None:
+            raise ProtocolError(ReplyCode.NOT_ALLOWED, f"vhost {name} not found")
+        if name not in user.permissions:
+            raise ProtocolError(ReplyCode.NOT_ALLOWED, f"access to vhost '{name}' refused for user '{user.name}'")
+        self.vhost = vhost
+        self._cancel_deadline()
+        self.send(self.codec.send(methods.ConnectionOpenOk()))
+        self.node.metrics.connections_opened += 1
+        self.server.opened(self)
+        logger.info("connection %s: user '%s' opened vhost '%s'", self.name, user.name, name)
+
+    def _update_secret(self, method: methods.ConnectionUpdateSecret) -> None:
+        """Passwords do not expire here: a new secret is right if it is the user's password."""
+        assert self.user is not None
+        self._held = []
+        self._update_watch()
+        self.server.start_soon(self._verify_secret, self.user.name, method.new_secret.decode(errors="replace"))
+
+    async def _verify_secret(self, name: str, secret: str) -> None:
+        right = await self.node.accounts.login(name, secret) is not None
+        held, self._held = self._held, None
+        if self._gone or self.codec.state is not State.RUNNING:
+            return
+        if right:
+            self.send(self.codec.send(methods.ConnectionUpdateSecretOk()))
+            self._carry_out(held or [])
+            self._update_watch()
+        else:
+            text = "New secret was refused by one of the backends"
+            self.fail(ProtocolError(ReplyCode.NOT_ALLOWED, text, *methods.ConnectionUpdateSecret.id))
+        self.node.end_pass()
+
+    # ---- heartbeats and deadlines ----
+
+    def _beat(self) -> None:
+        """Each half interval: say something if we were silent, and notice if the peer is."""
+        if self._gone:
+            return
+        self._heartbeat = self.node.scheduler.after(self._heartbeat_s * 500, self._beat)
+        if not self._wrote and not self._unsent:
+            self.send(frames.HEARTBEAT_FRAME)
+        self._wrote = False
+        if self._heard or not self._reading:
+            self._silent_checks = 0
+        else:
+            self._silent_checks += 1
+        self._heard = False
+        if self._silent_checks > 4:
+            logger.warning("connection %s: missed heartbeats of %d s", self.name, self._heartbeat_s)
+            self.lost("")
+
+    def _handshake_timed_out(self) -> None:
+        logger.warning("connection %s: handshake timed out in state %s", self.name, self.codec.state.value)
+        self.lost("")
+
+    def _set_deadline(self, seconds: float, call: Callable[[], None]) -> None:
+        self._cancel_deadline()
+        self._deadline = self.node.scheduler.after(int(seconds * 1000), call)
+
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    # ---- closing ----
+
+    def fail(self, error: ProtocolError, channel: Channel | None = None) -> None:
+        """Close the channel, or for a hard error the connection, with the code of the error."""
+        if channel is not None and not error.code.closes_connection:
+            logger.warning("connection %s channel %d: %s", self.name, channel.number, error)
+            channel.release()
+            channel.closing = True
+            channel.send(methods.ChannelClose(error.code, error.reply_text, error.class_id, error.method_id))
+            return
+        logger.warning("connection %s: %s", self.name, error)
+        self.close(error)
+
+    def close(self, error: ProtocolError) -> None:
+        """Tell the client, let go of everything it had, and wait a while for its answer."""
+        if self.codec.state in (State.CLOSED, State.CLOSING, State.ANSWER_CLOSE):
+            return
+        if self.codec.state is State.HEADER:
+            self._close_after_flush()
+            return
+        self._release_all()
+        self.send(
+            self.codec.send(
+                methods.ConnectionClose(error.code, error.reply_text, error.class_id, error.method_id)
+            )
+        )
+        self._blocked = False
+        self._held = None
+        self._update_watch()
+        self._set_deadline(self.server.options.close_timeout_s, lambda: self.lost(""))
+
+    def close_by_operator(self, reason: str) -> None:
+        self.close(ProtocolError(ReplyCode.CONNECTION_FORCED, reason))
+
+    def _closed_by_peer(self, method: methods.ConnectionClose) -> None:
+        # Exclusive queues are gone before close-ok is sent, so that a client can declare them again at once.
+        self._release_all()
+        self.send(self.codec.send(methods.ConnectionCloseOk()))
+        self._close_after_flush()
+
+    def _close_ok(self, method: methods.ConnectionCloseOk) -> None:
+        self._close_after_flush()
+
+    def _close_after_flush(self) -> None:
+        self.codec.state = State.CLOSED
+        self.server.close_soon(self)
+        self._set_deadline(self.server.options.close_timeout_s, lambda: self.lost(""))
+
+    def finish(self) -> None:
+        """The codec is closed: when everything is sent, so is the socket."""
+        self._update_watch()
+
+    def forget_channel(self, channel: Channel) -> None:
+        self.channels.pop(channel.number, None)
+
+    def _release_all(self) -> None:
+        for channel in list(self.channels.values()):
+            if not channel.closing:
+                channel.release()
+        self.channels.clear()
+        for queue in list(self.exclusive_queues):
+            self.node.topology.delete_queue(self.vhost, queue)
+        self.exclusive_queues.clear()
+
+    def lost(self, why: str) -> None:
+        """The socket is no more."""
+        if self._gone:
+            return
+        self._gone = True
+        if why and self.codec.state is State.RUNNING:
+            logger.warning("connection %s: closed without a connection.close: %s", self.name, why)
+        self._cancel_deadline()
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+        self.server.pump.remove(self._descriptor)
+        self._socket.close()
+        self._outbox.clear()
+        self._unsent = memoryview(b"")
+        self._release_all()
+        self.server.closed(self)
+
+    # ---- showing ----
+
+    @property
+    def state(self) -> str:
+        return "blocked" if self._blocked else self.codec.state.value
+
+    def snapshot(self) -> ConnectionSnapshot:
+        return ConnectionSnapshot(
+            self.name,
+            "AMQP 0-9-1",
+            self.state,
+            self.user.name if self.user is not None else "",
+            self.vhost.name,
+            self._here[0],
+            self._here[1],
+            self._peer[0],
+            self._peer[1],
+            self._connected_at_ms,
+            self.client_properties,
+            self._mechanism,
+            self.frame_max,
+            self.channel_max,
+            self._heartbeat_s,
+            self.received_octets,
+            self.received_count,
+            self.sent_octets,
+            self.sent_count,
+            self._outbox_size,
+            [channel.snapshot() for channel in self.channels.values()],
+        )
+
+
+_CHANNEL_ZERO: Final[dict[type[methods.Method], Callable[[AmqpConnection, Any], None]]] = {
+    methods.ConnectionStartOk: AmqpConnection._start_ok,
+    methods.ConnectionTuneOk: AmqpConnection._tune_ok,
+    methods.ConnectionOpen: AmqpConnection._open,
+    methods.ConnectionUpdateSecret: AmqpConnection._update_secret,
+    methods.ConnectionClose: AmqpConnection._closed_by_peer,
+    methods.ConnectionCloseOk: AmqpConnection._close_ok,
+}
+
+
+def _credentials(method: methods.ConnectionStartOk) -> tuple[str, str]:
+    """Name and password. Raises ProtocolError for a mechanism or a response that we do not know."""
+    response = method.response
+    if method.mechanism == "PLAIN":
+        parts = response.split(b"\0")
+        if len(parts) == 3:
+            return parts[1].decode(errors="replace"), parts[2].decode(errors="replace")
+    elif method.mechanism == "AMQPLAIN":
+        # A field table without its length.
+        fields = wire.read_table(len(response).to_bytes(4) + response, 0)[0]
+        name, password = fields.get("LOGIN"), fields.get("PASSWORD")
+        if isinstance(name, str) and isinstance(password, str):
+            return name, password
+    else:
+        raise ProtocolError(ReplyCode.COMMAND_INVALID, f"unknown authentication mechanism '{method.mechanism}'")
+    raise ProtocolError(ReplyCode.SYNTAX_ERROR, f"the response is not one of mechanism {method.mechanism}")
+
+
+def _check_tuned(what: str, value: int, lowest: int, highest: int) -> None:
+    """Raises ProtocolError if the client chose what it was not offered."""
+    if value and value < lowest:
+        raise ProtocolError(
+            ReplyCode.NOT_ALLOWED,
+            f"negotiated {what} = {value} is lower than the minimum allowed value ({lowest})",
+        )
+    if highest and (value == 0 or value > highest):
+        said = "0 (no limit)" if value == 0 else str(value)
+        raise ProtocolError(
+            ReplyCode.NOT_ALLOWED,
+            f"negotiated {what} = {said} is higher than the maximum allowed value ({highest})",
+        )

@@ -1,0 +1,130 @@
+"""Push messages to a consumer: basic.deliver and the content behind it.
+
+Flow:   a queue calls `deliver` with a slice; the octets go into the connection's outbox, the tags into
+        the channel's ledger if they are to be acknowledged.
+Shape:  basic.deliver: before (up to the consumer tag) | delivery tag u64 | after (redelivered, exchange,
+        routing key, frame end); only the tag differs within a slice.
+Limits: a consumer whose connection's outbox is over its mark has no room; the other consumers go on.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from broker.amqp import content, methods, wire
+from broker.amqp.frames import PublishRun
+from broker.amqp.spec import FRAME_END, FRAME_METHOD
+from broker.model.channel import Prefetch, Unacked
+from broker.model.message import Slice
+from broker.model.queue import Queue
+from broker.node.peers import ConsumerSnapshot
+
+if TYPE_CHECKING:
+    from broker.server.amqp.channel import Channel
+
+_FRAME_START = struct.Struct(">BHI")
+_DELIVER_ID = struct.pack(">HH", *methods.BasicDeliver.id)
+_pack_tag = struct.Struct(">Q").pack
+_FRAMES_MAX: Final = 1024
+_UNLIMITED: Final = 1 << 30
+# Larger contents are handed to the socket as they are and not joined with others.
+_LARGE: Final = 64 * 1024
+
+
+class AmqpConsumer:
+    """A consumer on a channel; it fits the model's `Consumer`."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        tag: str,
+        queue: Queue,
+        *,
+        acks: bool,
+        exclusive: bool,
+        priority: int,
+        prefetch: int,
+        arguments: Mapping[str, Any],
+    ) -> None:
+        self.channel = channel
+        self.tag = tag
+        self.queue = queue
+        self.acks = acks
+        self.exclusive = exclusive
+        self.priority = priority
+        self.prefetch = Prefetch(prefetch)
+        self.arguments = arguments
+        self._connection = channel.connection
+        self._frames: dict[tuple[str, str, bool], tuple[bytes, bytes]] = {}
+
+    def room(self) -> int:
+        if self._connection.congested:
+            return 0
+        if not self.acks:
+            return _UNLIMITED
+        return min(self.prefetch.room(), self.channel.prefetch.room())
+
+    def deliver(self, queue: Queue, piece: Slice) -> None:
+        run = piece.run
+        assert isinstance(run, PublishRun)
+        channel = self.channel
+        contents = piece.contents
+        count = len(contents)
+        if run.frame_max > self._connection.frame_max:
+            contents = content.fitted(contents, channel.number, self._connection.frame_max)
+        elif run.channel != channel.number:
+            contents = content.on_channel(contents, channel.number)
+        before, after = self._around(run.exchange, run.routing_key, piece.redelivered)
+        tag = channel.next_tag
+        channel.next_tag = tag + count
+        if count > 1:
+            parts = [before, b"", after, b""] * count
+            parts[1::4] = [_pack_tag(number) for number in range(tag, tag + count)]
+            parts[3::4] = contents
+            self._connection.send(b"".join(parts))
+        elif len(contents[0]) < _LARGE:
+            self._connection.send(b"%b%b%b%b" % (before, _pack_tag(tag), after, contents[0]))
+        else:
+            self._connection.send(b"%b%b%b" % (before, _pack_tag(tag), after))
+            self._connection.send(contents[0])
+        if self.acks:
+            channel.ledger.add(Unacked(tag, piece, queue, self.prefetch))
+            self.prefetch.used += count
+            channel.prefetch.used += count
+        channel.count_delivered(count, acks=self.acks, redelivered=piece.redelivered)
+
+    def _around(self, exchange: str, routing_key: str, redelivered: bool) -> tuple[bytes, bytes]:
+        known = self._frames.get((exchange, routing_key, redelivered))
+        if known is not None:
+            return known
+        before = _DELIVER_ID + wire.shortstr(self.tag)
+        after = b"%c%b%b" % (redelivered, wire.shortstr(exchange), wire.shortstr(routing_key))
+        size = len(before) + 8 + len(after)
+        known = (
+            _FRAME_START.pack(FRAME_METHOD, self.channel.number, size) + before,
+            after + bytes([FRAME_END]),
+        )
+        if len(self._frames) >= _FRAMES_MAX:
+            self._frames.clear()
+        self._frames[exchange, routing_key, redelivered] = known
+        return known
+
+    def queue_deleted(self, queue: Queue) -> None:
+        """The consumer ends with its queue; a client that can hear it is told."""
+        self.channel.forget_consumer(self)
+        if self._connection.capability("consumer_cancel_notify"):
+            self.channel.send(methods.BasicCancel(consumer_tag=self.tag, nowait=True))
+
+    def snapshot(self) -> ConsumerSnapshot:
+        return ConsumerSnapshot(
+            self.tag,
+            self.queue.name,
+            self.acks,
+            self.exclusive,
+            self.prefetch.limit,
+            self.priority,
+            True,
+            self.arguments,
+        )

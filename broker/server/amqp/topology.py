@@ -1,0 +1,241 @@
+"""exchange.* and queue.*: declare, bind, delete, purge.
+
+Spec:   AMQP 0-9-1 section 1.6 and 1.7; RabbitMQ for exchange to exchange bindings, for what "" names,
+        for idempotent deletes, and for which right each of them needs.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+
+from broker.amqp import methods
+from broker.amqp.spec import DIRECT_REPLY_TO
+from broker.model.errors import AccessRefused, NotFound
+from broker.model.exchange import EXCHANGE, QUEUE, Destination
+from broker.model.queue import Queue
+from broker.model.resource import cleaned, spoken
+from broker.model.user import Right
+from broker.server.amqp.channel import Channel, handles
+
+
+def random_name(prefix: str) -> str:
+    """`amq.gen-` or `amq.ctag-` and 22 characters that nobody guesses."""
+    return prefix + base64.urlsafe_b64encode(os.urandom(16)).decode().rstrip("=")
+
+
+def queue_of(channel: Channel, name: str) -> Queue:
+    """The queue that a method names, "" being the one declared last. Raises NotFound, ResourceLocked."""
+    return channel.connection.vhost.queue(name_of(channel, name), channel.connection)
+
+
+def name_of(channel: Channel, name: str) -> str:
+    """Raises NotFound if "" names nothing."""
+    if name:
+        return name
+    if not channel.last_queue:
+        raise NotFound("no previously declared queue")
+    return channel.last_queue
+
+
+# ---- exchanges ----
+
+
+@handles(methods.ExchangeDeclare)
+def exchange_declare(channel: Channel, method: methods.ExchangeDeclare) -> None:
+    connection = channel.connection
+    name = cleaned(method.exchange)
+    if not name:
+        raise AccessRefused("operation not permitted on the default exchange")
+    if method.passive:
+        connection.vhost.exchange(name)
+        channel.reply(methods.ExchangeDeclareOk(), nowait=method.nowait)
+        return
+    channel.check(Right.CONFIGURE, EXCHANGE, name)
+    alternate = method.arguments.get("alternate-exchange")
+    if isinstance(alternate, str):
+        channel.check(Right.READ, EXCHANGE, name)
+        channel.check(Right.WRITE, EXCHANGE, alternate)
+    connection.node.topology.declare_exchange(
+        connection.vhost,
+        name,
+        method.type,
+        durable=method.durable,
+        auto_delete=method.auto_delete,
+        internal=method.internal,
+        arguments=method.arguments,
+    )
+    _reply_when_safe(channel, methods.ExchangeDeclareOk(), method.nowait)
+
+
+@handles(methods.ExchangeDelete)
+def exchange_delete(channel: Channel, method: methods.ExchangeDelete) -> None:
+    connection = channel.connection
+    name = cleaned(method.exchange)
+    channel.check(Right.CONFIGURE, EXCHANGE, name)
+    connection.node.topology.delete_exchange(connection.vhost, name, if_unused=method.if_unused)
+    _reply_when_safe(channel, methods.ExchangeDeleteOk(), method.nowait)
+
+
+@handles(methods.ExchangeBind)
+def exchange_bind(channel: Channel, method: methods.ExchangeBind) -> None:
+    connection = channel.connection
+    _check_ends(channel, method.source, Destination(EXCHANGE, method.destination))
+    connection.node.topology.bind(
+        connection.vhost,
+        method.source,
+        Destination(EXCHANGE, method.destination),
+        method.routing_key,
+        method.arguments,
+    )
+    _reply_when_safe(channel, methods.ExchangeBindOk(), method.nowait)
+
+
+@handles(methods.ExchangeUnbind)
+def exchange_unbind(channel: Channel, method: methods.ExchangeUnbind) -> None:
+    connection = channel.connection
+    _check_ends(channel, method.source, Destination(EXCHANGE, method.destination))
+    connection.node.topology.unbind(
+        connection.vhost,
+        method.source,
+        Destination(EXCHANGE, method.destination),
+        method.routing_key,
+        method.arguments,
+    )
+    _reply_when_safe(channel, methods.ExchangeUnbindOk(), method.nowait)
+
+
+def _check_ends(channel: Channel, source: str, destination: Destination) -> None:
+    channel.check(Right.WRITE, destination.kind, destination.name)
+    channel.check(Right.READ, EXCHANGE, source)
+
+
+# ---- queues ----
+
+
+@handles(methods.QueueDeclare)
+def queue_declare(channel: Channel, method: methods.QueueDeclare) -> None:
+    connection = channel.connection
+    name = cleaned(method.queue)
+    if name.startswith(DIRECT_REPLY_TO):
+        _declare_reply_queue(channel, name, method)
+        return
+    if method.passive:
+        queue = queue_of(channel, name)
+    else:
+        queue = _declare(channel, name, method)
+    channel.last_queue = queue.name
+    _reply_when_safe(
+        channel,
+        methods.QueueDeclareOk(
+            queue=queue.name, message_count=queue.ready_count, consumer_count=len(queue.consumers)
+        ),
+        method.nowait,
+    )
+
+
+def _declare(channel: Channel, name: str, method: methods.QueueDeclare) -> Queue:
+    connection = channel.connection
+    chosen_here = not name
+    name = name or random_name("amq.gen-")
+    channel.check(Right.CONFIGURE, QUEUE, name)
+    letters = method.arguments.get("x-dead-letter-exchange")
+    if isinstance(letters, str):
+        channel.check(Right.READ, QUEUE, name)
+        channel.check(Right.WRITE, EXCHANGE, letters)
+    queue, new = connection.node.topology.declare_queue(
+        connection.vhost,
+        name,
+        durable=method.durable,
+        auto_delete=method.auto_delete,
+        owner=connection,
+        exclusive=method.exclusive,
+        arguments=method.arguments,
+        chosen_here=chosen_here,
+    )
+    if new and method.exclusive:
+        connection.exclusive_queues[queue] = None
+    return queue
+
+
+def _declare_reply_queue(channel: Channel, name: str, method: methods.QueueDeclare) -> None:
+    """The pseudo queue of direct reply-to is there as long as its requester."""
+    token = name.removeprefix(DIRECT_REPLY_TO).removeprefix(".")
+    if token and token not in channel.connection.server.reply_channels:
+        raise NotFound(f"no {spoken('queue', name, channel.connection.vhost.name)}")
+    channel.reply(methods.QueueDeclareOk(queue=name, message_count=0, consumer_count=1), nowait=method.nowait)
+
+
+@handles(methods.QueueBind)
+def queue_bind(channel: Channel, method: methods.QueueBind) -> None:
+    connection = channel.connection
+    name = name_of(channel, method.queue)
+    _check_no_reply_queue(name)
+    _check_ends(channel, method.exchange, Destination(QUEUE, name))
+    connection.vhost.queue(name, connection)
+    connection.node.topology.bind(
+        connection.vhost,
+        method.exchange,
+        Destination(QUEUE, name),
+        _key_of(method.queue, name, method.routing_key),
+        method.arguments,
+    )
+    _reply_when_safe(channel, methods.QueueBindOk(), method.nowait)
+
+
+@handles(methods.QueueUnbind)
+def queue_unbind(channel: Channel, method: methods.QueueUnbind) -> None:
+    connection = channel.connection
+    name = name_of(channel, method.queue)
+    _check_no_reply_queue(name)
+    _check_ends(channel, method.exchange, Destination(QUEUE, name))
+    if name in connection.vhost.queues:
+        connection.vhost.queue(name, connection)
+    connection.node.topology.unbind(
+        connection.vhost,
+        method.exchange,
+        Destination(QUEUE, name),
+        _key_of(method.queue, name, method.routing_key),
+        method.arguments,
+    )
+    _reply_when_safe(channel, methods.QueueUnbindOk(), nowait=False)
+
+
+def _key_of(asked: str, name: str, routing_key: str) -> str:
+    """Without a queue name and a key, the key is the name of the queue declared last."""
+    return name if not asked and not routing_key else routing_key
+
+
+def _check_no_reply_queue(name: str) -> None:
+    if name.startswith(DIRECT_REPLY_TO):
+        raise AccessRefused("cannot bind or unbind to a volatile (direct reply-to) queue")
+
+
+@handles(methods.QueuePurge)
+def queue_purge(channel: Channel, method: methods.QueuePurge) -> None:
+    name = name_of(channel, method.queue)
+    channel.check(Right.READ, QUEUE, name)
+    queue = queue_of(channel, name)
+    count = queue.purge()
+    channel.connection.node.mark(queue)
+    channel.reply(methods.QueuePurgeOk(message_count=count), nowait=method.nowait)
+
+
+@handles(methods.QueueDelete)
+def queue_delete(channel: Channel, method: methods.QueueDelete) -> None:
+    connection = channel.connection
+    name = name_of(channel, method.queue)
+    channel.check(Right.CONFIGURE, QUEUE, name)
+    count = 0
+    if name in connection.vhost.queues:
+        queue = connection.vhost.queue(name, connection)
+        count = connection.node.topology.delete_queue(
+            connection.vhost, queue, if_unused=method.if_unused, if_empty=method.if_empty
+        )
+        connection.exclusive_queues.pop(queue, None)
+    _reply_when_safe(channel, methods.QueueDeleteOk(message_count=count), method.nowait)
+
+
+def _reply_when_safe(channel: Channel, method: methods.Method, nowait: bool) -> None:
+    """Definitions are durable before anybody is told of them."""
+    channel.reply(method, nowait=nowait, after=channel.connection.node.flusher.unsafe_definitions)

@@ -1,0 +1,98 @@
+"""Many sockets, one task: readiness comes in, each connection serves itself, one pass ends for all.
+
+Flow:   listeners add sockets; the pump calls `readable` and `writable` of whoever is ready, then
+        `end_pass` once for all of them.
+Limits: a pass serves at most 256 sockets, and trio's other tasks get their turn after 5 ms at the latest.
+Why:    An epoll object is itself a file that becomes readable, so that one trio task can wait for all
+        sockets. With 50 small connections that is 2.6 times as fast as a task for each, as a wake-up
+        of trio costs more than a small message. This file is the only one that knows.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import time
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import trio
+
+logger = logging.getLogger("broker.server")
+
+_EVENTS_MAX: Final = 256
+_TURN_S: Final = 0.005
+
+
+class Socket(Protocol):
+    """Somebody with a file descriptor to watch."""
+
+    def fileno(self) -> int: ...
+
+    def readable(self) -> None:
+        """There is something to read, or the peer is gone."""
+        ...
+
+    def writable(self) -> None:
+        """There is room to write again."""
+        ...
+
+    def failed(self, error: Exception) -> None:
+        """One of the two raised what it should not have: a bug of ours that must stay with this socket."""
+        ...
+
+
+class Pump:
+    """Watches sockets."""
+
+    def __init__(self, end_pass: Callable[[], None]) -> None:
+        self._epoll = select.epoll()
+        self._sockets: dict[int, Socket] = {}
+        self._end_pass = end_pass
+
+    def add(self, socket: Socket) -> None:
+        descriptor = socket.fileno()
+        self._sockets[descriptor] = socket
+        self._epoll.register(descriptor, select.EPOLLIN)
+
+    def watch(self, socket: Socket, *, reading: bool, writing: bool) -> None:
+        """Say what to wait for; a socket with neither is still told when its peer is gone."""
+        self._epoll.modify(
+            socket.fileno(), (select.EPOLLIN if reading else 0) | (select.EPOLLOUT if writing else 0)
+        )
+
+    def remove(self, descriptor: int) -> None:
+        """Before the descriptor is closed."""
+        if self._sockets.pop(descriptor, None) is not None:
+            self._epoll.unregister(descriptor)
+
+    async def run(self) -> None:
+        """Forever."""
+        while True:
+            await trio.lowlevel.wait_readable(self._epoll.fileno())
+            deadline = time.perf_counter() + _TURN_S
+            while self._serve() and time.perf_counter() < deadline:
+                pass
+
+    def _serve(self) -> bool:
+        """One pass; whether anybody was ready."""
+        ready = self._epoll.poll(0, _EVENTS_MAX)
+        sockets = self._sockets
+        for descriptor, events in ready:
+            socket = sockets.get(descriptor)
+            if socket is None:
+                continue  # closed by somebody before it in this pass
+            try:
+                if events & select.EPOLLOUT:
+                    socket.writable()
+                if events & ~select.EPOLLOUT and descriptor in sockets:
+                    socket.readable()
+            except Exception as error:
+                logger.exception("a connection is closed after an error of ours")
+                socket.failed(error)
+        if ready:
+            self._end_pass()
+        return bool(ready)
+
+    def close(self) -> None:
+        self._epoll.close()

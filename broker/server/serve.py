@@ -1,0 +1,134 @@
+"""Run a broker: listeners, the pump, the node's timers, and a stop that has a deadline.
+
+Flow:   `serve` opens the node and the listeners and runs until it is told to stop.
+Limits: 1,024 connections wait to be accepted; a stop takes at most `stop_timeout_s`.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import trio
+
+from broker.node.node import Node
+from broker.node.peers import Listener
+from broker.server.amqp.options import AmqpOptions
+from broker.server.amqp.server import AmqpServer
+from broker.server.pump import Pump
+
+logger = logging.getLogger("broker.server")
+
+_BACKLOG = 1024
+_OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
+
+
+class _Bell:
+    """The flusher among the pump's sockets: it rings when a commit is safe."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def fileno(self) -> int:
+        return self._node.flusher.fileno()
+
+    def readable(self) -> None:
+        self._node.flusher.collect()
+
+    def writable(self) -> None:
+        return
+
+    def failed(self, error: Exception) -> None:
+        """What storage cannot do ends the process."""
+        raise error
+
+
+@dataclass(slots=True, frozen=True)
+class Address:
+    """Where to listen; port 0 lets the system choose."""
+
+    host: str
+    port: int
+
+
+@asynccontextmanager
+async def amqp_server(
+    node: Node, address: Address | None, options: AmqpOptions, stop_timeout_s: float = 10.0
+) -> AsyncIterator[AmqpServer]:
+    """A server that runs as long as the body does, on the address if there is one.
+
+    At the end it stops accepting, tells its clients, and leaves within the timeout.
+    """
+    pump = Pump(node.end_pass)
+    async with trio.open_nursery() as nursery:
+        server = AmqpServer(node, pump, nursery, options)
+        pump.add(_Bell(node))
+        nursery.start_soon(node.run)
+        nursery.start_soon(pump.run)
+        accepting = trio.CancelScope()
+        if address is not None:
+            sockets = listen(address)
+            node.listeners += [Listener("amqp", *sock.getsockname()[:2]) for sock in sockets]
+            for sock in sockets:
+                nursery.start_soon(_accept, sock, server.accept, accepting)
+        try:
+            yield server
+        finally:
+            accepting.cancel()
+            with trio.CancelScope(shield=True):
+                with trio.move_on_after(stop_timeout_s):
+                    await server.stop()
+                server.drop_all()
+            nursery.cancel_scope.cancel()
+    pump.close()
+
+
+def listen(address: Address) -> list[socket.socket]:
+    """Sockets that listen, one for each address that the name has. Raises OSError."""
+    flags = socket.AI_PASSIVE
+    found = socket.getaddrinfo(address.host or None, address.port, type=socket.SOCK_STREAM, flags=flags)
+    sockets: list[socket.socket] = []
+    for family, kind, protocol, _, place in found:
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            if sockets and not address.port:  # the same port on the other addresses
+                place = (place[0], sockets[0].getsockname()[1], *place[2:])
+            sock.bind(place)
+            sock.listen(_BACKLOG)
+        except OSError as error:
+            sock.close()
+            if sockets and error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                continue
+            for other in sockets:
+                other.close()
+            raise OSError(error.errno, f"cannot listen on {address.host}:{address.port}: {error.strerror}") from None
+        sock.setblocking(False)
+        sockets.append(sock)
+    return sockets
+
+
+Accept = Callable[[socket.socket, tuple[str, int], tuple[str, int]], None]
+
+
+async def _accept(sock: socket.socket, accept: Accept, scope: trio.CancelScope) -> None:
+    with scope, sock:
+        while True:
+            await trio.lowlevel.wait_readable(sock)
+            try:
+                connected, peer = sock.accept()
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                if error.errno in _OUT_OF_DESCRIPTORS:
+                    logger.error("listener: cannot accept: %s", error.strerror)
+                    await trio.sleep(0.1)
+                continue  # a peer that went before it was accepted
+            connected.setblocking(False)
+            accept(connected, peer[:2], connected.getsockname()[:2])

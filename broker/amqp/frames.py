@@ -8,9 +8,10 @@ Limits: frame_max as agreed (16 KiB before that); a message may have `message_si
 Spec:   AMQP 0-9-1 section 4.2.3 and 2.3.5; RabbitMQ's texts.
 Why:    This is the hottest file of the broker. A publisher in a loop sends the same basic.publish frame,
         and mostly the same content header, again and again: `startswith` finds that out at the speed of
-        memcmp, and a whole run of such messages becomes one event. What does not lie whole in the
-        buffer, or is cut in another way than usual, goes frame by frame through `_frame`, which is the
-        plain form of the rest: the tests hold that both see the same.
+        memcmp. All consecutive messages of a channel become one event, and in it all with the same
+        envelope one run. What does not lie whole in the buffer, or is cut in another way than usual,
+        goes frame by frame through `_read_frame`, which is the plain form of the rest: the tests hold
+        that both see the same.
 """
 
 from __future__ import annotations
@@ -68,27 +69,67 @@ class ContentReceived:
     content: bytes
 
 
-@dataclass(slots=True, eq=False)
-class PublishRun:
-    """Consecutive messages with the same basic.publish and the same facts: one event for all of them."""
+class Envelope:
+    """What messages of a publisher have in common: where they go, and the facts of their properties."""
 
-    channel: int
-    frame_max: int
-    """No frame of the contents is larger."""
-    exchange: str
-    routing_key: str
-    mandatory: bool
-    immediate: bool
-    facts: Facts
-    contents: list[bytes]
-    body_size: int | None
-    """Octets of each body where all are equally long, else None."""
+    __slots__ = ("channel", "exchange", "facts", "frame_max", "immediate", "mandatory", "routing_key")
+
+    def __init__(
+        self,
+        channel: int,
+        frame_max: int,
+        exchange: str,
+        routing_key: str,
+        facts: Facts,
+        *,
+        mandatory: bool = False,
+        immediate: bool = False,
+    ) -> None:
+        self.channel = channel
+        """The number in the contents' frames."""
+        self.frame_max = frame_max
+        """No frame of the contents is larger."""
+        self.exchange = exchange
+        self.routing_key = routing_key
+        self.facts = facts
+        self.mandatory = mandatory
+        self.immediate = immediate
+
+    def with_facts(self, facts: Facts) -> Envelope:
+        """The same for messages with other properties."""
+        return Envelope(
+            self.channel,
+            self.frame_max,
+            self.exchange,
+            self.routing_key,
+            facts,
+            mandatory=self.mandatory,
+            immediate=self.immediate,
+        )
 
     def measure(self, contents: Sequence[bytes]) -> int:
-        """The octets of the bodies of some of the contents."""
-        if self.body_size is not None:
-            return self.body_size * len(contents)
+        """The octets of the bodies of some contents."""
         return sum(map(content.body_size, contents))
+
+
+class PublishRun:
+    """Consecutive messages with the same envelope."""
+
+    __slots__ = ("body_size", "contents", "envelope")
+
+    def __init__(self, envelope: Envelope, contents: list[bytes], body_size: int | None) -> None:
+        self.envelope = envelope
+        self.contents = contents
+        self.body_size = body_size
+        """Octets of each body where all are equally long, else None."""
+
+
+@dataclass(slots=True, eq=False)
+class Publishes:
+    """Consecutive messages on one channel, whatever their envelopes: one event for all of them."""
+
+    channel: int
+    runs: list[PublishRun]
 
 
 @dataclass(slots=True, eq=False)
@@ -117,20 +158,23 @@ class ProtocolFailed:
 
 
 Event: TypeAlias = (
-    MethodReceived | ContentReceived | PublishRun | AckRun | OversizedContent | ProtocolFailed
+    MethodReceived | ContentReceived | Publishes | AckRun | OversizedContent | ProtocolFailed
 )
 
 
-@dataclass(slots=True, eq=False)
 class _Publish:
-    """A basic.publish frame that was parsed once."""
+    """A basic.publish frame that was parsed once, with the envelope it made last."""
 
-    frame: bytes
-    channel: int
-    exchange: str
-    routing_key: str
-    mandatory: bool
-    immediate: bool
+    __slots__ = ("envelope", "frame")
+
+    def __init__(self, frame: bytes, envelope: Envelope) -> None:
+        self.frame = frame
+        self.envelope = envelope
+
+    def with_facts(self, facts: Facts) -> Envelope:
+        if self.envelope.facts is not facts:
+            self.envelope = self.envelope.with_facts(facts)
+        return self.envelope
 
 
 @dataclass(slots=True, eq=False)
@@ -158,7 +202,6 @@ class FrameReader:
         # The last content header frame, with the start of its one body frame: what the next message
         # most likely has behind its basic.publish. `_alike` has the basic.publish frame before it.
         self._tail = b"\xff"
-        self._tail_channel = 0
         self._tail_size = 0
         self._tail_body_size = 0
         self._tail_facts = Facts()
@@ -203,7 +246,7 @@ class FrameReader:
         """A run of messages that differ in nothing but their bodies' octets."""
         publish = self._alike_publish
         assert publish is not None
-        if publish.channel in self._unfinished:
+        if publish.envelope.channel in self._unfinished:
             return at
         alike = self._alike
         skipped = len(publish.frame)
@@ -218,7 +261,7 @@ class FrameReader:
             at = after
             after += size
         if contents:
-            self._add(events, publish, self._tail_facts, contents, self._tail_body_size)
+            self._add(events, publish.with_facts(self._tail_facts), contents, self._tail_body_size)
         return at
 
     def _read_acks(self, buffer: bytes, at: int, end: int, events: list[Event]) -> int:
@@ -241,37 +284,19 @@ class FrameReader:
         events.append(AckRun(int.from_bytes(prefix[1:3]), first, last, bool(bits & 1)))
         return at
 
-    def _add(
-        self, events: list[Event], publish: _Publish, facts: Facts, contents: list[bytes], body_size: int
-    ) -> None:
+    def _add(self, events: list[Event], envelope: Envelope, contents: list[bytes], body_size: int) -> None:
         """Lengthen the run that `events` ends with, or begin another."""
-        run = events[-1] if events else None
-        if (
-            type(run) is PublishRun
-            and run.facts is facts
-            and run.routing_key is publish.routing_key
-            and run.channel == publish.channel
-            and run.exchange is publish.exchange
-            and run.mandatory is publish.mandatory
-            and run.immediate is publish.immediate
-        ):
+        last = events[-1] if events else None
+        if type(last) is not Publishes or last.channel != envelope.channel:
+            events.append(Publishes(envelope.channel, [PublishRun(envelope, contents, body_size)]))
+            return
+        run = last.runs[-1]
+        if run.envelope is envelope:
             run.contents += contents
             if run.body_size != body_size:
                 run.body_size = None
-            return
-        events.append(
-            PublishRun(
-                publish.channel,
-                self.frame_max,
-                publish.exchange,
-                publish.routing_key,
-                publish.mandatory,
-                publish.immediate,
-                facts,
-                contents,
-                body_size,
-            )
-        )
+        else:
+            last.runs.append(PublishRun(envelope, contents, body_size))
 
     def _read_publish(self, buffer: bytes, at: int, after: int, end: int, events: list[Event]) -> int:
         """A basic.publish, and its content if that lies whole behind it."""
@@ -279,38 +304,36 @@ class FrameReader:
         publish = self._publishes.get(frame)
         if publish is None:
             publish = self._parse_publish(frame)
-        channel = publish.channel
+        channel = publish.envelope.channel
         if channel in self._unfinished:
             raise _header_expected()
-        if not (self._tail_channel == channel and buffer.startswith(self._tail, after)):
-            if not self._learn_tail(buffer, after, end, channel):
-                self._begin(channel, publish)
-                return after
-            self._alike = frame + self._tail
-            self._alike_publish = publish
-        elif publish is not self._alike_publish:
-            self._alike = frame + self._tail
-            self._alike_publish = publish
+        if not buffer.startswith(self._tail, after) and not self._learn_tail(buffer, after, end, channel):
+            self._begin(channel, publish)
+            return after
+        self._alike = frame + self._tail
+        self._alike_publish = publish
         stop = after + self._tail_size
         if stop > end:
             self._begin(channel, publish)
             return after
         if buffer[stop - 1] != FRAME_END:
             raise _bad_end(buffer, stop - self._tail_body_size - FRAME_OVERHEAD)
-        self._add(events, publish, self._tail_facts, [buffer[after:stop]], self._tail_body_size)
+        self._add(events, publish.with_facts(self._tail_facts), [buffer[after:stop]], self._tail_body_size)
         return stop
 
     def _parse_publish(self, frame: bytes) -> _Publish:
         method = methods.decode(frame[7:-1])
         assert isinstance(method, methods.BasicPublish)
-        publish = _Publish(
-            frame,
+        envelope = Envelope(
             int.from_bytes(frame[1:3]),
+            self.frame_max,
             method.exchange,
             method.routing_key,
-            method.mandatory,
-            method.immediate,
+            self._tail_facts,
+            mandatory=method.mandatory,
+            immediate=method.immediate,
         )
+        publish = _Publish(frame, envelope)
         if len(self._publishes) >= _KNOWN_PUBLISHES_MAX:
             self._publishes.clear()
         self._publishes[frame] = publish
@@ -344,7 +367,6 @@ class FrameReader:
             tail += start
         self._tail_facts = facts_of(buffer[at + content.PROPERTIES_AT : body_at - 1])
         self._tail = tail
-        self._tail_channel = channel
         self._tail_body_size = body_size
         self._tail_size = len(tail) + (body_size + 1 if body_size else 0)
         return True
@@ -469,7 +491,8 @@ class FrameReader:
         whole = message.frames[0] if len(message.frames) == 1 else b"".join(message.frames)
         if isinstance(message.method, _Publish):
             assert message.facts is not None
-            self._add(events, message.method, message.facts, [whole], content.body_size(whole))
+            envelope = message.method.with_facts(message.facts)
+            self._add(events, envelope, [whole], content.body_size(whole))
         else:
             events.append(ContentReceived(channel, message.method, whole))
 

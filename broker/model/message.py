@@ -22,8 +22,8 @@ class Facts(Protocol):
     def expiration_ms(self) -> int | None: ...
 
 
-class Run(Protocol):
-    """Messages that were published together, alike in all but their contents."""
+class Envelope(Protocol):
+    """What the messages of a run have in common."""
 
     @property
     def exchange(self) -> str: ...
@@ -34,11 +34,23 @@ class Run(Protocol):
     @property
     def facts(self) -> Facts: ...
 
+    def measure(self, contents: Sequence[bytes]) -> int:
+        """The octets of the bodies of some of the contents."""
+        ...
+
+
+class Run(Protocol):
+    """Messages that were published together, alike in all but their contents."""
+
+    @property
+    def envelope(self) -> Envelope: ...
+
     @property
     def contents(self) -> list[bytes]: ...
 
-    def measure(self, contents: Sequence[bytes]) -> int:
-        """The octets of the bodies of some of the contents."""
+    @property
+    def body_size(self) -> int | None:
+        """Octets of each body where all are equally long, else None."""
         ...
 
 
@@ -48,29 +60,42 @@ class Slice:
     A hollow slice has let go of its contents, which the queue's store has too.
     """
 
-    __slots__ = ("contents", "expires_at", "offsets", "redelivered", "run", "size", "stored", "waiting")
+    __slots__ = (
+        "body_size",
+        "contents",
+        "envelope",
+        "expires_at",
+        "offsets",
+        "redelivered",
+        "size",
+        "stored",
+        "waiting",
+    )
 
     def __init__(
         self,
-        run: Run,
+        envelope: Envelope,
         contents: list[bytes],
         offsets: range,
-        size: int,
+        body_size: int | None,
         expires_at: int,
-        *,
         stored: bool,
-        redelivered: bool = False,
+        size: int = -1,
     ) -> None:
-        self.run = run
+        self.envelope = envelope
         self.contents = contents
         self.offsets = offsets
-        self.size = size
-        """Octets of all bodies together."""
+        self.body_size = body_size
+        """As in a run."""
         self.expires_at = expires_at
         """A moment in milliseconds, the same for all; 0 is never."""
         self.stored = stored
         """The queue's store has them: it must hear when they are settled."""
-        self.redelivered = redelivered
+        if size < 0:
+            size = envelope.measure(contents) if body_size is None else body_size * len(contents)
+        self.size = size
+        """Octets of all bodies together."""
+        self.redelivered = False
         self.waiting = False
         """It is ready in its queue, and nobody has it."""
 
@@ -82,19 +107,14 @@ class Slice:
 
     def part(self, which: slice) -> Slice:
         """Another slice with some of the messages."""
-        hollow = not self.contents
-        contents = self.contents[which]
         offsets = self.offsets[which]
-        size = self.size * len(offsets) // len(self.offsets) if hollow else self.run.measure(contents)
-        return Slice(
-            self.run,
-            contents,
-            offsets,
-            size,
-            self.expires_at,
-            stored=self.stored,
-            redelivered=self.redelivered,
+        # What a hollow slice has in each part can only be guessed, until it is filled.
+        size = -1 if self.contents else self.size * len(offsets) // len(self.offsets)
+        part = Slice(
+            self.envelope, self.contents[which], offsets, self.body_size, self.expires_at, self.stored, size
         )
+        part.redelivered = self.redelivered
+        return part
 
     def cut(self, count: int) -> Slice:
         """Take the first `count` messages out of this slice, into one of their own."""
@@ -111,6 +131,12 @@ class Slice:
     @property
     def hollow(self) -> bool:
         return not self.contents
+
+    def fill(self, contents: list[bytes]) -> None:
+        """Give the contents back to a hollow slice, of as many messages from its first one on."""
+        self.contents = contents
+        self.offsets = self.offsets[: len(contents)]
+        self.size = self.envelope.measure(contents)
 
     def release(self) -> None:
         """Let go of the contents; only what is stored may."""

@@ -20,7 +20,7 @@ from typing import Final, Protocol
 from broker.model.arguments import DROP_HEAD, REJECT_PUBLISH_DLX, Arguments, QueueSettings
 from broker.model.consumers import Consumer, Consumers
 from broker.model.expiry import Expiry
-from broker.model.message import Run, Slice
+from broker.model.message import Envelope, Facts, Run, Slice
 
 # How much one consumer gets in one go.
 _DELIVERY_SIZE: Final = 256 * 1024
@@ -38,9 +38,9 @@ MAXLEN: Final = "maxlen"
 class Store(Protocol):
     """Where a queue's messages are kept beside, or instead of, the memory."""
 
-    def append(
-        self, run: Run, contents: list[bytes], offsets: range, expires_at: int, transient: bool
-    ) -> None: ...
+    def append(self, piece: Slice, transient: bool) -> None:
+        """Keep these messages; whoever cuts the slice later does not change what is kept."""
+        ...
 
     def settle(self, offsets: range) -> None:
         """These were appended and will not be asked for again."""
@@ -55,7 +55,7 @@ class Store(Protocol):
         ...
 
     def fill(self, piece: Slice) -> None:
-        """Give a hollow slice its contents again; it loses the messages that cannot be read."""
+        """Give a hollow slice its contents again, without what cannot be read: it may stay hollow."""
         ...
 
     def handed_out(self, offset: int) -> None:
@@ -80,6 +80,39 @@ class Counters:
 class Queue:
     """One queue."""
 
+    # Slots keep together in memory what a pass over hundreds of queues touches of each.
+    __slots__ = (
+        "_backlog_count",
+        "_backlog_from",
+        "_backlog_size",
+        "_bury",
+        "_expiry",
+        "_limited",
+        "_memory",
+        "_memory_max",
+        "_resident",
+        "_returned",
+        "_store",
+        "_ttl",
+        "_used_ms",
+        "arguments",
+        "auto_delete",
+        "consumers",
+        "counters",
+        "deleted",
+        "durable",
+        "lasting",
+        "name",
+        "next_offset",
+        "owner",
+        "ready_count",
+        "ready_size",
+        "settings",
+        "unacked_count",
+        "unacked_size",
+        "vhost",
+    )
+
     def __init__(
         self,
         name: str,
@@ -103,6 +136,8 @@ class Queue:
         """The connection that has it exclusively, if one has."""
         self.arguments: Arguments = arguments or {}
         self.settings = settings or QueueSettings()
+        self._limited = self.settings.limited
+        self._ttl = self.settings.message_ttl_ms
         self.consumers = Consumers()
         self.counters = Counters()
         self.lasting = durable and owner is None
@@ -131,35 +166,38 @@ class Queue:
     def push(self, run: Run, now_ms: int) -> Sequence[int]:
         """Take the messages of a run; returns the indices of those refused for the length limit."""
         self.counters.published += len(run.contents)
-        if self.settings.limited:
+        if self._limited:
             return self._push_limited(run, now_ms)
-        self._append(run, run.contents, now_ms)
+        self._append(run.envelope, run.contents, run.body_size, now_ms)
         return ()
 
-    def _append(self, run: Run, contents: list[bytes], now_ms: int) -> None:
+    def _append(self, envelope: Envelope, contents: list[bytes], body_size: int | None, now_ms: int) -> None:
+        first = self.next_offset
         count = len(contents)
-        offsets = range(self.next_offset, self.next_offset + count)
+        offsets = range(first, first + count)
         self.next_offset = offsets.stop
-        size = run.measure(contents)
-        expires_at = self._expires_at(run, now_ms)
-        lasting = self.lasting and run.facts.persistent
-        spills = self._backlog_count > 0 or self._memory + size > self._memory_max
-        if lasting or spills:
-            self._store.append(run, contents, offsets, expires_at, not lasting)
-        if spills:
+        facts = envelope.facts
+        expires_at = 0
+        if self._ttl is not None or facts.expiration_ms is not None:
+            expires_at = self._expires_at(facts, now_ms)
+        lasting = self.lasting and facts.persistent
+        piece = Slice(envelope, contents, offsets, body_size, expires_at, lasting)
+        size = piece.size
+        if self._backlog_count or self._memory + size > self._memory_max:
+            piece.stored = True
+            self._store.append(piece, not lasting)
             self._add_backlog(offsets, count, size)
-            if run.facts.expiration_ms is not None:
+            if facts.expiration_ms is not None:
                 self._expiry.add_stored(expires_at, offsets)
         else:
-            self._add_resident(Slice(run, contents, offsets, size, expires_at, stored=lasting))
+            if lasting:
+                self._store.append(piece, False)
+            self._add_resident(piece)
         self.ready_count += count
         self.ready_size += size
 
-    def _expires_at(self, run: Run, now_ms: int) -> int:
-        ttl, own = self.settings.message_ttl_ms, run.facts.expiration_ms
-        if ttl is None:
-            return 0 if own is None else now_ms + own
-        return now_ms + (ttl if own is None else min(ttl, own))
+    def _expires_at(self, facts: Facts, now_ms: int) -> int:
+        return now_ms + min(ms for ms in (self._ttl, facts.expiration_ms) if ms is not None)
 
     def _add_backlog(self, offsets: range, count: int, size: int) -> None:
         if not self._backlog_count:
@@ -171,29 +209,28 @@ class Queue:
         self._resident.append(piece)
         self._memory += piece.size + _MESSAGE_OVERHEAD * len(piece.offsets)
         piece.waiting = True
-        if piece.expires_at and piece.run.facts.expiration_ms is not None:
+        if piece.expires_at and piece.envelope.facts.expiration_ms is not None:
             self._expiry.add(piece)
 
     def _push_limited(self, run: Run, now_ms: int) -> Sequence[int]:
         """Message by message where it matters: who can be handed over at once does not count."""
         if self.settings.overflow == DROP_HEAD:
-            self._append(run, run.contents, now_ms)
+            self._append(run.envelope, run.contents, run.body_size, now_ms)
             self.dispatch()
             self._drop_head()
             return ()
         refused = []
         for index, content in enumerate(run.contents):
-            size = run.measure([content])
+            size = run.envelope.measure([content])
             if self._would_overflow(size):
                 self.dispatch()
                 if self._would_overflow(size):
                     refused.append(index)
                     continue
-            self._append(run, [content], now_ms)
+            self._append(run.envelope, [content], size, now_ms)
         if refused and self.settings.overflow == REJECT_PUBLISH_DLX:
             contents = [run.contents[index] for index in refused]
-            piece = Slice(run, contents, range(len(contents)), run.measure(contents), 0, stored=False)
-            self._bury(self, MAXLEN, piece)
+            self._bury(self, MAXLEN, Slice(run.envelope, contents, range(len(contents)), None, 0, False))
         return refused
 
     def _would_overflow(self, size: int) -> bool:
@@ -297,7 +334,7 @@ class Queue:
 
     def _unwatch(self, piece: Slice) -> None:
         piece.waiting = False
-        if piece.expires_at and piece.run.facts.expiration_ms is not None:
+        if piece.expires_at and piece.envelope.facts.expiration_ms is not None:
             self._expiry.forget()
 
     # ---- going out ----
@@ -406,7 +443,7 @@ class Queue:
             parts = [piece] if piece.offsets.step == 1 else piece.singles()
             for part in parts:
                 part.redelivered = part.waiting = True
-                if part.expires_at and part.run.facts.expiration_ms is not None:
+                if part.expires_at and part.envelope.facts.expiration_ms is not None:
                     self._expiry.add(part)
             self._returned += parts
         self._returned.sort(key=_first_offset, reverse=True)
@@ -442,7 +479,7 @@ class Queue:
 
     def expire(self, now_ms: int) -> None:
         """Bury what has waited too long, wherever it stands."""
-        if self.settings.message_ttl_ms is not None:
+        if self._ttl is not None:
             while (piece := self._head()) is not None and piece.expires_at and piece.expires_at <= now_ms:
                 for part in self.take(len(piece)):
                     self._bury(self, EXPIRED, part)
@@ -489,12 +526,12 @@ class Queue:
     @property
     def has_moments(self) -> bool:
         """There may be a `next_moment`."""
-        return self.settings.message_ttl_ms is not None or self.settings.expires_ms is not None or bool(self._expiry)
+        return self._ttl is not None or self.settings.expires_ms is not None or bool(self._expiry)
 
     def next_moment(self) -> int:
         """When `expire` or `is_unused` may have something to do next; 0 for never."""
         moments = []
-        if self.settings.message_ttl_ms is not None and self.ready_count:
+        if self._ttl is not None and self.ready_count:
             head = self._head()
             if head is not None:
                 moments.append(head.expires_at)

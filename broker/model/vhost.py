@@ -270,6 +270,10 @@ class Vhost:
 
     # ---- routes ----
 
+    def known_route(self, exchange: str, routing_key: str) -> tuple[Queue, ...] | None:
+        """What `route` found before, where that does not depend on the message."""
+        return self._routes.get((exchange, routing_key))
+
     def route(self, exchange: str, routing_key: str, headers: Headers = NO_HEADERS) -> tuple[Queue, ...]:
         """The queues that a message reaches, each once. Raises NotFound."""
         known = self._routes.get((exchange, routing_key))

@@ -15,7 +15,7 @@ from typing import Any
 
 from broker.amqp import content, properties, wire
 from broker.amqp.errors import ProtocolError
-from broker.amqp.frames import PublishRun
+from broker.amqp.frames import Envelope, PublishRun
 from broker.model.dead_letter import X_DEATH, Death, first_and_last, recorded
 from broker.model.message import Slice
 from broker.model.queue import Queue
@@ -40,32 +40,25 @@ def letters_of(queue: Queue, reason: str, piece: Slice, now_ms: int) -> list[Let
         if raw not in rewritten:
             rewritten[raw] = _with_death(raw, queue, reason, piece, now_ms)
         new, history = rewritten[raw]
-        run = _run_of(queue, piece, new, content.body_of(closed))
-        last = found[-1] if found else None
-        if last is not None and last.history is history:
-            last.run.contents += run.contents
-            if last.run.body_size != run.body_size:
-                last.run.body_size = None
-        else:
-            found.append(Letters(run, history))
+        if not found or found[-1].history is not history:
+            found.append(Letters(PublishRun(_envelope_of(queue, piece, new), [], None), history))
+        run = found[-1].run
+        body = content.body_of(closed)
+        run.contents.append(content.build(run.envelope.channel, new, body, run.envelope.frame_max))
     return found
 
 
-def _run_of(queue: Queue, piece: Slice, raw: bytes, body: bytes) -> PublishRun:
-    died = piece.run
+def _envelope_of(queue: Queue, piece: Slice, raw: bytes) -> Envelope:
+    died = piece.envelope
     settings = queue.settings
     key = settings.dead_letter_routing_key
-    assert isinstance(died, PublishRun) and settings.dead_letter_exchange is not None
-    return PublishRun(
+    assert isinstance(died, Envelope) and settings.dead_letter_exchange is not None
+    return Envelope(
         died.channel,
         died.frame_max,
         settings.dead_letter_exchange,
         died.routing_key if key is None else key,
-        False,
-        False,
         properties.facts_of(raw),
-        [content.build(died.channel, raw, body, died.frame_max)],
-        len(body),
     )
 
 
@@ -81,8 +74,8 @@ def _with_death(
         queue.name,
         reason,
         now_ms,
-        piece.run.exchange,
-        [piece.run.routing_key, *(copies if isinstance(copies, list) else [])],
+        piece.envelope.exchange,
+        [piece.envelope.routing_key, *(copies if isinstance(copies, list) else [])],
         None if expiration is None else expiration[1:].decode(errors="replace"),
     )
     history = recorded(_value(fields.get(X_DEATH)), death, _moment, wire.LongInt)

@@ -31,8 +31,7 @@ from broker.node.definitions import Change, DefinitionStore
 from broker.storage import journal
 from broker.storage.errors import DiskFull, StorageError
 from broker.storage.file import Files, Handles
-from broker.storage.journal import Entry
-from broker.storage.log import Log, Write
+from broker.storage.log import Write
 
 if TYPE_CHECKING:
     from broker.node.queue_store import QueueStore
@@ -69,7 +68,7 @@ class _Job:
     batches: list[Write] = field(default_factory=list)
     settlements: list[Write] = field(default_factory=list)
     removals: list[str] = field(default_factory=list)
-    logs: list[Log] = field(default_factory=list)
+    stores: list[QueueStore] = field(default_factory=list)
     """Whose files are written; they hear of it in `collect`."""
     commit: Commit | None = None
     failure: BaseException | None = None
@@ -172,14 +171,14 @@ class Flusher:
         self._journal_number = journal_number
         self._journal_size = 0
         self._oldest_journal = journal_number
-        self._journaled: dict[Log, None] = {}
+        self._journaled: dict[QueueStore, None] = {}
         self._appended: dict[QueueStore, None] = {}
         self._settled: dict[QueueStore, None] = {}
         self._settle_now = False
         self._running: Commit | None = None
         self._checkpointing = False
         self._checkpoint_due = False
-        self._doomed: set[Log] = set()
+        self._doomed: set[QueueStore] = set()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._finished: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         self._writer = _Worker("leveret-commit", files, definitions, self._ring)
@@ -250,34 +249,34 @@ class Flusher:
         commit = self._running = self.open
         self.open = Commit()
         self.commits += 1
-        stores = self._appended
-        self._appended = {}
-        for store in stores:
-            store.seal()
+        stores, self._appended = self._appended, {}
         settles, self._settle_now = self._settle_now or commit.atomic, False
         if settles:
-            stores = {**stores, **self._settled}
+            stores.update(self._settled)
             self._settled = {}
-        logs = [store.log for store in stores if not store.closed]
         job = _Job(changes=commit.changes, removals=commit.removals, commit=commit)
-        if commit.atomic or len(logs) > DIRECT_LOGS_MAX or any(log.writing for log in logs):
-            self._to_journal(job, logs)
+        if commit.atomic or len(stores) > DIRECT_LOGS_MAX or any(store.log.writing for store in stores):
+            self._to_journal(job, stores)
         else:
-            job.logs = logs
-            for log in logs:
-                writes, settlements = log.for_files(journaled_only=False, settlements=settles)
+            job.stores += stores
+            for store in stores:
+                writes, settlements = store.for_files(journaled_only=False, settlements=settles)
                 job.batches += writes
                 job.settlements += settlements
         self._writer.do(job)
 
-    def _to_journal(self, job: _Job, logs: list[Log]) -> None:
+    def _to_journal(self, job: _Job, stores: dict[QueueStore, None]) -> None:
         self.journaled_commits += 1
-        entries = [Entry(log.id, *log.for_journal(self._journal_number)) for log in logs]
-        octets = journal.encode_record(entries)
-        path = journal.path(self._journal_directory, self._journal_number)
+        number = self._journal_number
+        parts: list[bytes] = []
+        settlement_parts: list[bytes] = []
+        for store in stores:
+            store.to_journal(number, parts, settlement_parts)
+        octets = journal.encode_record(parts + settlement_parts)
+        path = journal.path(self._journal_directory, number)
         job.record = Write(path, self._journal_size, [octets], True, self._journal_size == 0)
         self._journal_size += len(octets)
-        self._journaled.update(dict.fromkeys(logs))
+        self._journaled.update(stores)
 
     def _checkpoint_wanted(self) -> bool:
         return self._checkpoint_due or self._journal_size > self._journal_size_max
@@ -292,11 +291,11 @@ class Flusher:
         self._checkpoint_due = False
         self._checkpointing = True
         job = _Job()
-        for log in self._journaled:
-            writes, settlements = log.for_files(journaled_only=True, settlements=True)
+        for store in self._journaled:
+            writes, settlements = store.for_files(journaled_only=True, settlements=True)
             job.batches += writes
             job.settlements += settlements
-            job.logs.append(log)
+        job.stores += self._journaled
         self._journaled = {}
         for number in range(self._oldest_journal, self._journal_number + 1):
             job.removals.append(journal.path(self._journal_directory, number))
@@ -327,8 +326,8 @@ class Flusher:
     def _finish(self, job: _Job) -> None:
         if job.failure is not None:
             raise job.failure
-        for log in job.logs:
-            log.written()
+        for store in job.stores:
+            store.log.written()
         if job.commit is None:
             self._checkpointing = False
             self._oldest_journal = self._journal_number
@@ -337,12 +336,12 @@ class Flusher:
             job.commit.done = True
             for waiter in job.commit.waiters:
                 waiter()
-        for log in job.logs:
-            if log in self._doomed:
-                self._doomed.remove(log)
-                self.remove([f"{log.directory}/"])
+        for store in job.stores:
+            if store in self._doomed:
+                self._doomed.remove(store)
+                self.remove([f"{store.log.directory}/"])
             else:
-                self.remove(log.drop_settled(self._oldest_journal))
+                self.remove(store.drop_settled(self._oldest_journal))
 
     @property
     def oldest_journal(self) -> int:
@@ -355,9 +354,9 @@ class Flusher:
         log.close()
         self._appended.pop(store, None)
         self._settled.pop(store, None)
-        self._journaled.pop(log, None)
+        self._journaled.pop(store, None)
         if log.writing:
-            self._doomed.add(log)
+            self._doomed.add(store)
         elif log.segments:
             self.remove([f"{log.directory}/"])
 

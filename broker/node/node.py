@@ -20,7 +20,7 @@ import trio
 
 from broker.amqp import content, properties, wire
 from broker.amqp.errors import ProtocolError
-from broker.amqp.frames import PublishRun
+from broker.amqp.frames import Envelope, PublishRun
 from broker.model.dead_letter import is_cycle
 from broker.model.errors import ModelError, PreconditionFailed
 from broker.model.exchange import Headers
@@ -30,7 +30,7 @@ from broker.model.vhost import NO_HEADERS, Vhost
 from broker.node.accounts import Accounts
 from broker.node.alarms import Alarms
 from broker.node.clock import Clock
-from broker.node.dead_letters import letters_of
+from broker.node.dead_letters import Letters, letters_of
 from broker.node.definitions import DefinitionStore, SqliteDefinitions
 from broker.node.flusher import SETTLE_MS, Commit, Flusher
 from broker.node.metrics import Metrics
@@ -68,7 +68,7 @@ class Published:
 
     commit: Commit | None = None
     """When it is done, the run may be confirmed; None is now."""
-    unroutable: Sequence[int] = ()
+    unroutable: list[int] = field(default_factory=list)
     refused: set[int] = field(default_factory=set)
     """A queue had no room for these."""
 
@@ -119,62 +119,63 @@ class Node:
 
     # ---- publishing ----
 
-    def publish(self, vhost: Vhost, run: PublishRun) -> Published:
-        """Route the messages of a run and push them to the queues. Raises NotFound for no such exchange."""
-        exchange = vhost.exchange(run.exchange)
-        exchange.messages_in += len(run.contents)
-        if run.facts.has_copies or (run.facts.has_headers and vhost.headers_matter(run.exchange)):
-            return self._publish_by_headers(vhost, run)
-        queues = vhost.route(run.exchange, run.routing_key)
-        if not queues:
-            return Published(unroutable=range(len(run.contents)))
-        return self._push(queues, run, Published())
+    def publish(self, vhost: Vhost, runs: Sequence[PublishRun]) -> Published:
+        """Route the messages of runs and push them to the queues.
 
-    def _push(self, queues: Sequence[Queue], run: PublishRun, result: Published) -> Published:
+        Raises NotFound for no such exchange; the runs before that one are published.
+        """
+        result = Published()
+        route = vhost.known_route
         now_ms = self.clock.now_ms()
+        index = 0
+        for run in runs:
+            envelope = run.envelope
+            count = len(run.contents)
+            facts = envelope.facts
+            queues: Sequence[Queue] | None = route(envelope.exchange, envelope.routing_key)
+            if queues is None or facts.has_copies:
+                queues = self._find_route(vhost, run, index, result, now_ms)
+            if queues:
+                self._push(queues, run, index, result, now_ms)
+            elif queues is not None:
+                result.unroutable += range(index, index + count)
+            index += count
+        return result
+
+    def _push(
+        self, queues: Sequence[Queue], run: PublishRun, index: int, result: Published, now_ms: int
+    ) -> None:
         lasting = False
         for queue in queues:
             refused = queue.push(run, now_ms)
             if refused:
-                result.refused.update(refused)
+                result.refused.update([index + number for number in refused])
             lasting |= queue.lasting
-            self.mark(queue)
-        if lasting and run.facts.persistent:
+            if len(queue.consumers) or queue.has_moments:
+                self._marked[queue] = None
+        if lasting and run.envelope.facts.persistent:
             result.commit = self.flusher.open
-        return result
 
-    def _publish_by_headers(self, vhost: Vhost, run: PublishRun) -> Published:
-        """Message by message: headers decide, or name further routing keys."""
-        result = Published()
-        unroutable = []
-        for index, closed in enumerate(run.contents):
+    def _find_route(
+        self, vhost: Vhost, run: PublishRun, index: int, result: Published, now_ms: int
+    ) -> Sequence[Queue] | None:
+        """A route that is not remembered; None if it was different from message to message."""
+        envelope = run.envelope
+        exchange, facts = envelope.exchange, envelope.facts
+        if not facts.has_copies and not (facts.has_headers and vhost.headers_matter(exchange)):
+            return vhost.route(exchange, envelope.routing_key)
+        for closed in run.contents:
             raw = properties.split(content.properties_of(closed)).get("headers")
             headers = _decoded(raw)
-            single = PublishRun(
-                run.channel,
-                run.frame_max,
-                run.exchange,
-                run.routing_key,
-                run.mandatory,
-                run.immediate,
-                run.facts,
-                [closed],
-                run.body_size,
-            )
-            found: dict[Queue, None] = {}
-            for routing_key in (run.routing_key, *_copies(headers)):
-                found.update(dict.fromkeys(vhost.route(run.exchange, routing_key, headers)))
-            if not found:
-                unroutable.append(index)
-                continue
-            if raw is not None and "BCC" in headers:
-                single.contents = [_without_bcc(closed, run)]
-            pushed = self._push(tuple(found), single, Published())
-            result.commit = pushed.commit or result.commit
-            if pushed.refused:
-                result.refused.add(index)
-        result.unroutable = unroutable
-        return result
+            queues = _routes(vhost, envelope, headers)
+            if queues:
+                if "BCC" in headers:
+                    closed = _without_bcc(closed, envelope)
+                self._push(queues, PublishRun(envelope, [closed], None), index, result, now_ms)
+            else:
+                result.unroutable.append(index)
+            index += 1
+        return None
 
     # ---- passes ----
 
@@ -251,23 +252,21 @@ class Node:
     def _publish_dead(self, queue: Queue, reason: str, piece: Slice) -> None:
         vhost = self.topology.vhosts.get(queue.vhost)
         if vhost is not None:
-            for letters in letters_of(queue, reason, piece, self.clock.now_ms()):
-                try:
-                    targets = self._routes_of_dead(vhost, letters.run)
-                except ModelError:
-                    continue  # no such exchange any more: they are dropped, as in RabbitMQ
-                going = [target for target in targets if not is_cycle(letters.history, target.name)]
-                self._push(going, letters.run, Published())
+            now_ms = self.clock.now_ms()
+            for letters in letters_of(queue, reason, piece, now_ms):
+                going = self._routes_of_dead(vhost, letters)
+                self._push(going, letters.run, 0, Published(), now_ms)
         queue.forget(piece)
 
-    def _routes_of_dead(self, vhost: Vhost, run: PublishRun) -> Sequence[Queue]:
-        if not run.facts.has_headers:
-            return vhost.route(run.exchange, run.routing_key)
+    def _routes_of_dead(self, vhost: Vhost, letters: Letters) -> Sequence[Queue]:
+        """Without those in which they died before, if nobody rejected them since; nowhere if there is no exchange."""
+        run = letters.run
         headers = _decoded(properties.split(content.properties_of(run.contents[0])).get("headers"))
-        found: dict[Queue, None] = {}
-        for routing_key in (run.routing_key, *_copies(headers)):
-            found.update(dict.fromkeys(vhost.route(run.exchange, routing_key, headers)))
-        return tuple(found)
+        try:
+            queues = _routes(vhost, run.envelope, headers)
+        except ModelError:
+            return ()
+        return [queue for queue in queues if not is_cycle(letters.history, queue.name)]
 
     # ---- waiting ----
 
@@ -311,8 +310,8 @@ class Node:
         self.flusher.checkpoint_soon()
         for queue in self.topology.queues():
             if not queue.ready_count and not queue.unacked_count:
-                log = self.topology.store_of(queue).log
-                self.flusher.remove(log.drop_all(self.flusher.oldest_journal))
+                store = self.topology.store_of(queue)
+                self.flusher.remove(store.drop_all(self.flusher.oldest_journal))
         self.scheduler.after(_TIDY_MS, self._tidy)
 
     async def _watch_restored(self) -> None:
@@ -333,7 +332,6 @@ class Node:
         """Bring definitions and messages back."""
         for line in self._journal.cut:
             logger.warning("journal: %s are cut; they were never confirmed", line)
-        logs: list[Log] = []
 
         def open_log(id: int, name: str) -> Log:
             log, report = recovery.open_log(
@@ -348,31 +346,13 @@ class Node:
                 logger.warning("queue %s: %s; they were never confirmed", name, line)
             for line in report.damaged:
                 logger.error("queue %s: %s", name, line)
-            logs.append(log)
             return log
 
         self.topology.load(self._definitions.read_all(), open_log)
-        self._drop_journal(logs)
-        self._remove_strangers({str(log.id) for log in logs})
-
-    def _drop_journal(self, logs: list[Log]) -> None:
-        """Write to the files what the journals held, so that they can go."""
-        writer = self._files.handles(_READ_HANDLES)
-        for log in logs:
-            if not log.waits:
-                continue
-            writes, settlements = log.for_files(journaled_only=False, settlements=True)
-            for write in (*writes, *settlements):
-                directory = os.path.dirname(write.path)
-                self._files.make_directory(directory)
-                writer.write(write.path, write.position, write.buffers)
-                writer.sync(write.path)
-                self._files.sync_directory(directory)
-            log.written()
-        writer.close()
         for path in self._journal.paths:
             self._files.remove(path)
         self._journal.entries.clear()
+        self._remove_strangers({str(store.log.id) for store in map(self.topology.store_of, self.topology.queues())})
 
     def _remove_strangers(self, known: set[str]) -> None:
         """Queues that did not outlive the last process may have left a log behind."""
@@ -424,10 +404,18 @@ def _copies(headers: Headers) -> list[str]:
     return keys
 
 
-def _without_bcc(closed: bytes, run: PublishRun) -> bytes:
+def _routes(vhost: Vhost, envelope: Envelope, headers: Headers) -> Sequence[Queue]:
+    """Of a message whose headers may say where it goes, too."""
+    found: dict[Queue, None] = {}
+    for routing_key in (envelope.routing_key, *_copies(headers)):
+        found.update(dict.fromkeys(vhost.route(envelope.exchange, routing_key, headers)))
+    return tuple(found)
+
+
+def _without_bcc(closed: bytes, envelope: Envelope) -> bytes:
     """Blind copies are not told to anybody."""
     values = properties.split(content.properties_of(closed))
     fields = wire.split_table(values["headers"])
     del fields["BCC"]
     values["headers"] = wire.join_table(fields)
-    return content.build(run.channel, properties.join(values), content.body_of(closed), run.frame_max)
+    return content.build(envelope.channel, properties.join(values), content.body_of(closed), envelope.frame_max)

@@ -1,58 +1,63 @@
 """A queue's messages on disk: the model's `Store` over a log.
 
-Flow:   a queue appends and settles; what it appended waits here until the flusher starts a commit, and
-        is then made into batches, so that one batch holds what many passes brought.
-Limits: what waits here is at most what comes in while one sync runs.
+Flow:   a queue appends and settles; both wait here until the flusher takes them, for the journal
+        (`to_journal`) or for the log's files (`for_files`). What the journal took still waits for the
+        files. Reading finds what waits here, and the rest in the log.
+Limits: what waits is at most what comes in while one sync runs, and what the journal may hold.
+Why:    Batches are made when they go to the files, so that one batch holds what many passes brought, and
+        what was settled until then need not go there at all.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, TypeAlias
 
-from broker.model.message import Run, Slice
+from broker.amqp.frames import Envelope
+from broker.model.message import Slice
 from broker.node import records
 from broker.storage import batch as batches
-from broker.storage import recovery
+from broker.storage import journal, recovery
 from broker.storage.batch import Batch
 from broker.storage.errors import CorruptLog
 from broker.storage.file import Files, Handles
-from broker.storage.log import Log
+from broker.storage.log import Log, Write
+from broker.storage.settlements import Settled, Settlement, count_before, settlement
 
 if TYPE_CHECKING:
     from broker.node.flusher import Flusher
 
 logger = logging.getLogger("broker.node")
 
+# envelope, contents, offsets, body size, expires at, transient: a tuple, as it costs a tenth of an object.
+Pushed: TypeAlias = tuple[Envelope, list[bytes], range, int | None, int, bool]
 
-class _Pushed(NamedTuple):
-    run: Run
-    contents: list[bytes]
-    offsets: range
-    expires_at: int
-    transient: bool
-
-    def goes_on_from(self, last: _Pushed) -> bool:
-        """It can be in one batch with what came before."""
-        return (
-            self.run.facts is last.run.facts
-            and self.run.routing_key == last.run.routing_key
-            and self.run.exchange == last.run.exchange
-            and self.expires_at == last.expires_at
-            and self.transient == last.transient
-            and self.offsets.start == last.offsets.stop
-            and _frames_of(self.run) == _frames_of(last.run)
-        )
-
-
-def _frames_of(run: Run) -> tuple[int, int, int | None]:
-    """What else a batch says once for all its contents."""
-    return run.channel, run.frame_max, run.body_size  # type: ignore[attr-defined]
+_READ_SIZE = 1024 * 1024
 
 
 class QueueStore:
     """One queue's log, and what is to go there."""
+
+    __slots__ = (
+        "_early",
+        "_files",
+        "_flusher",
+        "_journaled",
+        "_journaled_settlements",
+        "_mark",
+        "_noted_mark",
+        "_now_ms",
+        "_pushed",
+        "_reader",
+        "_recovered_end",
+        "_recovered_mark",
+        "_settlements",
+        "closed",
+        "journal_number",
+        "log",
+        "name",
+    )
 
     def __init__(
         self, name: str, log: Log, files: Files, reader: Handles, flusher: Flusher, now_ms: Callable[[], int]
@@ -60,122 +65,220 @@ class QueueStore:
         self.name = name
         self.log = log
         self.closed = False
+        self.journal_number = 0
+        """The newest journal that holds something of this queue; 0 is none."""
         self._files = files
         self._reader = reader
         self._flusher = flusher
         self._now_ms = now_ms
-        self._pushed: list[_Pushed] = []
-        # What an earlier process handed out or left behind as transient lies before this.
+        self._pushed: list[Pushed] = []
+        self._journaled = 0
+        self._settlements: list[Settlement] = []
+        self._journaled_settlements = 0
+        # Settled while they wait here: the log hears of it when it gets them.
+        self._early: list[range] = []
+        self._mark = self._noted_mark = log.mark
+        # What an earlier process handed out, or left behind as transient, lies before these.
         self._recovered_mark = log.mark
         self._recovered_end = log.next_offset
 
     # ---- what a queue asks for ----
 
-    def append(
-        self, run: Run, contents: list[bytes], offsets: range, expires_at: int, transient: bool
-    ) -> None:
-        self._pushed.append(_Pushed(run, contents, offsets, expires_at, transient))
+    def append(self, piece: Slice, transient: bool) -> None:
+        envelope = piece.envelope
+        assert type(envelope) is Envelope
+        self._pushed.append(
+            (envelope, piece.contents, piece.offsets, piece.body_size, piece.expires_at, transient)
+        )
         self._flusher.appended(self)
 
     def settle(self, offsets: range) -> None:
-        if self._pushed and offsets[-1] >= self._pushed[0].offsets.start:
-            self.seal()
-        self.log.settle(offsets)
+        waiting_from = self._pushed[0][2].start if self._pushed else offsets.stop
+        if offsets[-1] < waiting_from:
+            self.log.mark_settled(offsets)
+        else:
+            cut = count_before(offsets, waiting_from)
+            if cut:
+                self.log.mark_settled(offsets[:cut])
+            self._early.append(offsets[cut:])
+        self._remember(offsets)
         self._flusher.settled(self)
 
+    def _remember(self, offsets: range) -> None:
+        """Have it written that these offsets are settled."""
+        waiting = self._settlements
+        if len(waiting) > self._journaled_settlements and offsets.step == 1:
+            last = waiting[-1]
+            if last.step == 1 and last.number and last.first + last.number == offsets.start:
+                waiting[-1] = Settlement(last.first, last.number + len(offsets), 1)
+                return
+        waiting.append(settlement(offsets))
+
     def settle_from(self, offset: int) -> None:
-        self.seal()
-        at = offset
-        while pieces := self.read(at, 1 << 20):
-            for piece in pieces:
-                self.log.settle(piece.offsets)
-            at = pieces[-1].offsets[-1] + 1
+        for offsets in self.log.settle_from(offset):
+            self._remember(offsets)
+        for pushed in self._pushed:
+            if pushed[2].start >= offset:
+                self._early.append(pushed[2])
+                self._remember(pushed[2])
         self._flusher.settled(self)
 
     def read(self, offset: int, size_max: int) -> list[Slice]:
-        self.seal()
         while True:
-            found = self._read_batches(offset, size_max)
+            found = self._read_log(offset, size_max)
             pieces = [piece for batch in found for piece in self._pieces(batch, offset)]
-            if pieces or not found:
+            if pieces:
                 return pieces
+            if not found:
+                return self._read_waiting(offset, size_max)
             offset = found[-1].next_offset
 
     def fill(self, piece: Slice) -> None:
         wanted = piece.offsets
         by_offset: dict[int, bytes] = {}
+        for _, contents, offsets, *_ in self._pushed:
+            if offsets.start <= wanted[-1] and wanted[0] < offsets.stop:
+                by_offset.update(zip(offsets, contents, strict=True))
         at = wanted[0]
-        while at <= wanted[-1] and (found := self._read_batches(at, 1)):
+        while at <= wanted[-1] and at not in by_offset and (found := self._read_log(at, 1)):
             for batch in found:
                 run = records.decode(batch.payload, batch.count)
                 by_offset.update(zip(range(batch.base_offset, batch.next_offset), run.contents, strict=True))
             at = found[-1].next_offset
-        whole = next((at for at, offset in enumerate(wanted) if offset not in by_offset), len(wanted))
-        piece.offsets = wanted[:whole] or wanted[:1]
-        piece.contents = [by_offset[offset] for offset in wanted[:whole]]
-        if whole:
-            piece.size = piece.run.measure(piece.contents)
+        readable = next((at for at, offset in enumerate(wanted) if offset not in by_offset), len(wanted))
+        piece.fill([by_offset[offset] for offset in wanted[:readable]])
 
     def handed_out(self, offset: int) -> None:
-        if offset >= self.log.mark:
-            self.log.mark = offset + 1
+        if offset >= self._mark:
+            self._mark = offset + 1
 
-    # ---- at start ----
+    # ---- what the flusher asks for ----
 
-    def live_size(self) -> int:
-        """About how many octets of bodies the log holds: those of its file, for what is live of it."""
-        return sum(
-            segment.planned_size * segment.live // segment.records
-            for segment in self.log.segments
-            if segment.records
-        )
+    def to_journal(self, number: int, batch_parts: list[bytes], settlement_parts: list[bytes]) -> None:
+        """Add the entries for what no journal holds yet; the one with this number is going to."""
+        self.journal_number = number
+        log_id, now_ms = self.log.id, self._now_ms()
+        for envelope, contents, offsets, body_size, expires_at, transient in self._pushed[self._journaled :]:
+            payload = records.encode(envelope, contents, body_size)
+            size = len(payload[0]) + len(payload[1])
+            attributes = batches.TRANSIENT if transient else 0
+            batch_parts.append(
+                journal.batch_entry(log_id, offsets.start, len(contents), attributes, now_ms, expires_at, size)
+            )
+            batch_parts += payload
+        self._journaled = len(self._pushed)
+        self._note_mark()
+        if len(self._settlements) > self._journaled_settlements:
+            entries = self._settlements[self._journaled_settlements :]
+            settlement_parts.append(journal.settlements_entry(log_id, entries))
+            self._journaled_settlements = len(self._settlements)
 
-    def expiries(self) -> Iterator[tuple[int, range]]:
-        """The batches that expire, if any do: when, and which offsets."""
-        for segment in self.log.segments:
-            at = segment.base_offset
-            while segment.max_timestamp and (found := self._read_batches(at, 1 << 20)):
-                for batch in found:
-                    if batch.max_timestamp and batch.base_offset < segment.next_offset:
-                        yield batch.max_timestamp, range(batch.base_offset, batch.next_offset)
-                at = found[-1].next_offset
-                if at >= segment.next_offset:
-                    break
+    def for_files(self, *, journaled_only: bool, settlements: bool) -> tuple[list[Write], list[Write]]:
+        """What waits, as writes to the log's files: first those of messages, then those of settlements.
+
+        `journaled_only` takes what a journal holds and no more; of that, what was settled in the
+        meantime is left out.
+        """
+        self._note_mark()
+        end = self._journaled if journaled_only else len(self._pushed)
+        settled_end = self._journaled_settlements if journaled_only else len(self._settlements)
+        if not settlements:
+            settled_end = 0
+        taken, self._pushed = self._pushed[:end], self._pushed[end:]
+        entries, self._settlements = self._settlements[:settled_end], self._settlements[settled_end:]
+        made = self._batches(taken, self._journaled)
+        self._journaled = 0
+        self._journaled_settlements = max(0, self._journaled_settlements - settled_end)
+        writes = self.log.write(made, entries)
+        self._tell_early()
+        return writes
+
+    def _note_mark(self) -> None:
+        """How far the queue has handed out goes along with the settlements, and is worth no write alone."""
+        if self._mark > self._noted_mark and len(self._settlements) > self._journaled_settlements:
+            self._noted_mark = self._mark
+            self._settlements.append(Settlement(self._mark, 0, 0))
+
+    def _tell_early(self) -> None:
+        """The log has got messages that were settled before."""
+        early, self._early = self._early, []
+        waiting_from = self._pushed[0][2].start if self._pushed else None
+        for offsets in early:
+            cut = len(offsets) if waiting_from is None else count_before(offsets, waiting_from)
+            if cut:
+                self.log.mark_settled(offsets[:cut])
+            if cut < len(offsets):
+                self._early.append(offsets[cut:])
+
+    def drop_settled(self, oldest_journal: int) -> list[str]:
+        """Files of segments in which nothing lives, and that no journal from this one on could bring back."""
+        return [] if self.journal_number >= oldest_journal else self.log.drop_settled()
+
+    def drop_all(self, oldest_journal: int) -> list[str]:
+        """The same for the last segment too, if the whole log is settled."""
+        if self.journal_number >= oldest_journal or self._pushed or self._settlements:
+            return []
+        return self.log.drop_all()
 
     # ---- batches ----
 
-    def seal(self) -> None:
-        """Make batches of what was appended."""
-        if not self._pushed:
-            return
-        pushed, self._pushed = self._pushed, []
-        group = [pushed[0]]
-        for one in pushed[1:]:
-            if one.goes_on_from(group[-1]):
-                group.append(one)
-            else:
-                self._append_batch(group)
-                group = [one]
-        self._append_batch(group)
+    def _batches(self, taken: list[Pushed], journaled: int) -> list[Batch]:
+        """As few batches as can be, without those of the first `journaled` that are settled."""
+        settled = self._settled_early(taken)
+        made: list[Batch] = []
+        group: list[Pushed] = []
+        for number, pushed in enumerate(taken):
+            offsets = pushed[2]
+            if settled and number < journaled and not settled.unsettled(offsets.start, offsets.stop):
+                continue
+            if group and not _goes_on(group[-1], pushed):
+                made.append(self._batch(group))
+                group = []
+            group.append(pushed)
+        if group:
+            made.append(self._batch(group))
+        return made
 
-    def _append_batch(self, group: list[_Pushed]) -> None:
-        first = group[0]
-        contents = first.contents
+    def _batch(self, group: list[Pushed]) -> Batch:
+        envelope, contents, offsets, body_size, expires_at, transient = group[0]
         if len(group) > 1:
-            contents = [content for one in group for content in one.contents]
-        self.log.append(
-            batches.encode(
-                first.offsets.start,
-                len(contents),
-                records.encode(first.run, contents),
-                attributes=batches.TRANSIENT if first.transient else 0,
-                base_timestamp=self._now_ms(),
-                max_timestamp=first.expires_at,
-            )
+            contents = [content for pushed in group for content in pushed[1]]
+        return batches.encode(
+            offsets.start,
+            len(contents),
+            records.encode(envelope, contents, body_size),
+            attributes=batches.TRANSIENT if transient else 0,
+            base_timestamp=self._now_ms(),
+            max_timestamp=expires_at,
         )
 
-    def _read_batches(self, offset: int, size_max: int) -> list[Batch]:
-        """From the log; what is damaged is taken out and said."""
+    def _settled_early(self, waiting: list[Pushed]) -> Settled | None:
+        if not self._early or not waiting:
+            return None
+        first = waiting[0][2].start
+        settled = Settled(first)
+        for offsets in self._early:
+            settled.add(offsets)
+        return settled
+
+    def _read_waiting(self, offset: int, size_max: int) -> list[Slice]:
+        found: list[Slice] = []
+        settled = self._settled_early(self._pushed)
+        for envelope, contents, offsets, body_size, expires_at, _ in self._pushed:
+            if offsets.stop <= offset:
+                continue
+            first = max(offset, offsets.start)
+            unsettled = settled.unsettled(first, offsets.stop) if settled else [range(first, offsets.stop)]
+            for part in unsettled:
+                some = contents[part.start - offsets.start : part.stop - offsets.start]
+                found.append(Slice(envelope, some, part, body_size, expires_at, True))
+                size_max -= found[-1].size
+            if size_max <= 0:
+                break
+        return found
+
+    def _read_log(self, offset: int, size_max: int) -> list[Batch]:
+        """From the files; what is damaged is taken out and said."""
         while True:
             try:
                 return self.log.read(offset, size_max)
@@ -198,9 +301,7 @@ class QueueStore:
                     continue
                 start = offsets.start - batch.base_offset
                 contents = run.contents[start : start + len(offsets)]
-                piece = Slice(
-                    run, contents, offsets, run.measure(contents), batch.max_timestamp, stored=True
-                )
+                piece = Slice(run.envelope, contents, offsets, run.body_size, batch.max_timestamp, True)
                 piece.redelivered = redelivered
                 found.append(piece)
         return found
@@ -212,3 +313,43 @@ class QueueStore:
             return [(offsets, False)]
         before = mark - offsets.start
         return [(offsets[:before], True), (offsets[before:], False)]
+
+    # ---- at start ----
+
+    def live_size(self) -> int:
+        """About how many octets of bodies the log holds: those of its file, for what is live of it."""
+        return sum(
+            segment.size * segment.live // segment.records for segment in self.log.segments if segment.records
+        )
+
+    def expiries(self) -> Iterator[tuple[int, range]]:
+        """The batches that expire, if any do: when, and which offsets."""
+        for segment in self.log.segments:
+            at = segment.base_offset
+            while segment.max_timestamp and (found := self._read_log(at, _READ_SIZE)):
+                for batch in found:
+                    if batch.max_timestamp and batch.base_offset < segment.next_offset:
+                        yield batch.max_timestamp, range(batch.base_offset, batch.next_offset)
+                at = found[-1].next_offset
+                if at >= segment.next_offset:
+                    break
+
+
+def _goes_on(last: Pushed, pushed: Pushed) -> bool:
+    """Both can be in one batch."""
+    return (
+        (pushed[0] is last[0] or _alike(pushed[0], last[0]))
+        and pushed[2].start == last[2].stop
+        and pushed[3:] == last[3:]
+    )
+
+
+def _alike(one: Envelope, other: Envelope) -> bool:
+    """Different publishers, but the same in everything that a batch says once."""
+    return (
+        one.facts is other.facts
+        and one.routing_key == other.routing_key
+        and one.exchange == other.exchange
+        and one.channel == other.channel
+        and one.frame_max == other.frame_max
+    )

@@ -1,22 +1,19 @@
 """A log: batches in offset order, in segment files, with what was settled of them.
 
-Flow:   the owner appends batches and settles offsets; both wait here until the node's flusher takes
-        them, either for the journal (`for_journal`) or for the segment files (`for_files`), and says
-        `written`. Reading finds what waits in memory, and the rest in the files.
+Flow:   the owner hands over batches and settlements (`write`), and gets them back as plain `Write`s for
+        another thread to carry out; when that is done it says `written`. Until then reads find the
+        batches in memory. Of what an owner has not handed over yet, a log knows nothing.
 Shape:  see `batch`, `segment`, `settlements`. Offsets rise and may have gaps.
 Limits: a segment has at most `segment_size_max` octets, unless a single batch has more.
-Why:    Everything here runs in one thread and writes nothing: what it hands out are plain `Write`s,
-        which another thread carries out while this one goes on (see `node/flusher.py`).
-
-What is appended is first `unwritten`. Put into the journal it stays there, and counts as `journaled`:
-it is safe, and its segment file gets it later. Handed out for the files it is `writing`, until `written`.
+Why:    Everything here runs in one thread and touches no file but to read: what must be written is data
+        (see `node/flusher.py`), so that the loop never waits for the disk.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from broker.storage import batch as batches
@@ -26,7 +23,7 @@ from broker.storage.file import Handles
 from broker.storage.index import IndexFile
 from broker.storage.index import encode as encode_index
 from broker.storage.segment import INDEX_SUFFIX, LOG_SUFFIX, SETTLED_SUFFIX, Segment
-from broker.storage.settlements import Settlement, encode_block, settlement
+from broker.storage.settlements import Settlement, count_before, encode_block, settlement
 
 SEGMENT_SIZE_MAX: Final = 16 * 1024 * 1024
 _READ_SIZE: Final = 256 * 1024
@@ -47,16 +44,21 @@ class Write:
     created: bool
 
 
-@dataclass(slots=True, eq=False)
-class _Waiting:
-    """What waits for a file: batches with their segments, and settlements."""
-
-    batches: list[tuple[Segment, Batch]] = field(default_factory=list)
-    settlements: list[Settlement] = field(default_factory=list)
-
-
 class Log:
     """An open log. `open_log` in `recovery` makes one from a directory."""
+
+    __slots__ = (
+        "_cursor",
+        "_reader",
+        "_segment_size_max",
+        "_segments",
+        "_writing",
+        "directory",
+        "id",
+        "mark",
+        "next_offset",
+        "writing",
+    )
 
     def __init__(
         self,
@@ -70,71 +72,124 @@ class Log:
         self.id = id
         self.directory = directory
         self.next_offset = next_offset
+        """Behind every offset that was handed over."""
         self.mark = 0
-        """Every offset below it has been handed out at least once."""
+        """Every offset below it has been handed out to a consumer at least once, as settlements say."""
         self.writing = False
-        self.journal_number = 0
-        """The newest journal that holds something of this log; 0 is none."""
+        """From `write` to `written`."""
         self._reader = reader
         self._segments = segments
         self._segment_size_max = segment_size_max
-        self._unwritten = _Waiting()
-        self._written_soon = _Waiting()
-        self._journaled_batches = 0
-        self._journaled_settlements = 0
+        self._writing: list[tuple[Segment, Batch]] = []
         # Where the last read ended: readers mostly go on from there.
         self._cursor: tuple[Segment | None, int, int] = (None, 0, 0)
-        self._noted_mark = 0
 
     # ---- appending and settling ----
 
-    def append(self, batch: Batch) -> None:
-        """Take a batch whose offsets lie at or behind `next_offset`."""
+    def write(self, appended: list[Batch], settled: list[Settlement]) -> tuple[list[Write], list[Write]]:
+        """Place batches and note settlements, in this order; returns the writes of each.
+
+        The batches' offsets lie at or behind `next_offset`; what was settled was handed over, now or
+        before. Nothing more may be handed over until `written`.
+        """
+        assert not self.writing
+        self.writing = True
+        writes: list[Write] = []
+        last: Segment | None = None
+        for batch in appended:
+            segment = self._segment_for(batch, writes)
+            path = segment.path(LOG_SUFFIX)
+            if not writes or writes[-1].path != path:
+                writes.append(Write(path, segment.size, [], False, segment.size == 0))
+            segment.add(batch)
+            writes[-1].buffers += batch.buffers
+            writes[-1].sync |= not batch.transient
+            self._writing.append((segment, batch))
+            self.next_offset = batch.next_offset
+        for entry in settled:
+            if entry.number:
+                self.mark_settled(entry.offsets)
+        return writes, self._settlement_writes(settled)
+
+    def _segment_for(self, batch: Batch, writes: list[Write]) -> Segment:
+        """The last segment, or another one behind it if that is full."""
         assert batch.base_offset >= self.next_offset
         segment = self._segments[-1] if self._segments else None
-        if segment is None or segment.sealed or (
-            segment.planned_size and segment.planned_size + batch.size > self._segment_size_max
-        ):
-            segment = self._roll(batch.base_offset)
-        segment.account(batch)
-        self._unwritten.batches.append((segment, batch))
-        self.next_offset = batch.next_offset
-
-    def _roll(self, base_offset: int) -> Segment:
-        if self._segments:
-            self._segments[-1].sealed = True
-        segment = Segment(self.directory, base_offset, base_offset)
+        if segment is not None and not segment.sealed:
+            if not segment.size or segment.size + batch.size <= self._segment_size_max:
+                return segment
+            self._seal(segment, writes)
+        segment = Segment(self.directory, batch.base_offset, batch.base_offset)
         self._segments.append(segment)
         return segment
 
-    def settle(self, offsets: range) -> None:
-        """Note that the owner is done with these offsets, all of which it appended and none settled yet."""
-        self.remember(offsets)
-        self.mark_settled(offsets)
+    def _seal(self, segment: Segment, writes: list[Write]) -> None:
+        """It gets nothing more: it is synced, and its index written for the next start."""
+        segment.sealed = True
+        if writes and writes[-1].path == segment.path(LOG_SUFFIX):
+            writes[-1].sync = True
+        file = IndexFile(
+            segment.base_offset,
+            segment.next_offset,
+            segment.size,
+            segment.records,
+            segment.max_timestamp,
+            segment.index,
+        )
+        writes.append(Write(segment.path(INDEX_SUFFIX), 0, [encode_index(file)], False, False))
 
-    def remember(self, offsets: range) -> None:
-        """Have it written that these offsets are settled."""
-        waiting = self._unwritten.settlements
-        if len(waiting) > self._journaled_settlements and offsets.step == 1:
-            last = waiting[-1]
-            if last.step == 1 and last.number and last.first + last.number == offsets.start:
-                waiting[-1] = Settlement(last.first, last.number + len(offsets), 1)
-                return
-        waiting.append(settlement(offsets))
+    def written(self) -> None:
+        """What `write` returned is where it belongs."""
+        self.writing = False
+        for segment, _ in self._writing:
+            segment.readable_size = segment.size
+        self._writing.clear()
 
     def mark_settled(self, offsets: range) -> None:
-        """Count these offsets as settled without another word on disk about it."""
+        """Count offsets as settled; those that no segment holds are passed over."""
+        for segment, inside in self._by_segment(offsets):
+            segment.live -= segment.settled.add(inside)
+
+    def settle_from(self, offset: int) -> list[range]:
+        """Count everything from `offset` on as settled; returns it as ranges.
+
+        Whole segments are not read for that.
+        """
+        found = []
+        for segment in self._segments:
+            first = max(offset, segment.base_offset)
+            if first < segment.next_offset:
+                kept = self._live_before(segment, first) if first > segment.base_offset else 0
+                found.append(range(first, segment.next_offset))
+                segment.settled.add(found[-1])
+                segment.live = kept
+        return found
+
+    def _live_before(self, segment: Segment, offset: int) -> int:
+        live = 0
+        at = segment.base_offset
+        while at < offset and (found := self.read(at)):
+            for batch in found:
+                stop = min(batch.next_offset, offset)
+                if batch.base_offset < stop:
+                    live += sum(map(len, segment.settled.unsettled(batch.base_offset, stop)))
+            at = found[-1].next_offset
+        return live
+
+    def _by_segment(self, offsets: range) -> Iterator[tuple[Segment, range]]:
+        """The parts of a range that lie in segments, which have gaps between them."""
         segments = self._segments
-        at = 0 if len(segments) < 2 or offsets[0] < segments[1].base_offset else self._segment_at(offsets[0])
-        while offsets:
-            end = segments[at + 1].base_offset if at + 1 < len(segments) else None
-            if end is None or offsets[-1] < end:
-                inside, offsets = offsets, range(0)
-            else:
-                cut = len(range(offsets.start, end, offsets.step))
-                inside, offsets = offsets[:cut], offsets[cut:]
-            if inside:
-                segments[at].live -= segments[at].settled.add(inside)
+        at = self._segment_at(offsets[0])
+        while offsets and at < len(segments):
+            segment = segments[at]
+            if segment.base_offset <= offsets[0] and offsets[-1] < segment.next_offset:
+                yield segment, offsets
+                return
+            start = count_before(offsets, segment.base_offset)
+            stop = count_before(offsets, segment.next_offset)
+            if start < stop:
+                yield segment, offsets[start:stop]
+            offsets = offsets[stop:]
             at += 1
 
     def _segment_at(self, offset: int) -> int:
@@ -161,168 +216,54 @@ class Log:
     @property
     def size(self) -> int:
         """Octets on disk, or soon."""
-        return sum(segment.planned_size for segment in self._segments)
+        return sum(segment.size for segment in self._segments)
 
     @property
     def segments(self) -> tuple[Segment, ...]:
         return tuple(self._segments)
 
-    def unwritten_of(self, segment: Segment) -> list[Batch]:
-        """The batches of a segment that are in no file yet."""
-        waiting = (*self._written_soon.batches, *self._unwritten.batches)
-        return [batch for of, batch in waiting if of is segment]
-
-    @property
-    def waits(self) -> bool:
-        """Something is neither in the journal nor handed out for the files."""
-        return (
-            len(self._unwritten.batches) > self._journaled_batches
-            or len(self._unwritten.settlements) > self._journaled_settlements
-        )
-
-    @property
-    def waits_for_sync(self) -> bool:
-        """Among that are batches."""
-        return len(self._unwritten.batches) > self._journaled_batches
-
-    @property
-    def journaled(self) -> bool:
-        """The journal holds something that the files do not."""
-        return bool(self._journaled_batches or self._journaled_settlements)
-
     # ---- towards the disk ----
-
-    def for_journal(self, number: int) -> tuple[list[Batch], list[Settlement]]:
-        """What no journal holds yet; the one with this number is going to."""
-        self._note_mark()
-        some = [batch for _, batch in self._unwritten.batches[self._journaled_batches :]]
-        settlements = self._unwritten.settlements[self._journaled_settlements :]
-        self._journaled_batches = len(self._unwritten.batches)
-        self._journaled_settlements = len(self._unwritten.settlements)
-        self.journal_number = number
-        return some, settlements
-
-    def for_files(self, *, journaled_only: bool, settlements: bool) -> tuple[list[Write], list[Write]]:
-        """Batches that are unwritten, and settlements, as writes in the order in which they must happen.
-
-        `journaled_only` takes what a journal holds and no more. `writing` holds until `written` is
-        called, and meanwhile nothing more may be asked for. Of what the journal holds, batches that were
-        settled in the meantime are left out: they never reach a file of their own.
-        """
-        assert not self.writing
-        self._note_mark()
-        journaled = self._journaled_batches
-        batches_end = journaled if journaled_only else len(self._unwritten.batches)
-        settlements_end = self._journaled_settlements if journaled_only else len(self._unwritten.settlements)
-        if not settlements:
-            settlements_end = 0
-        taken = _Waiting(self._unwritten.batches[:batches_end], self._unwritten.settlements[:settlements_end])
-        del self._unwritten.batches[:batches_end]
-        del self._unwritten.settlements[:settlements_end]
-        self._journaled_batches = 0
-        self._journaled_settlements = max(0, self._journaled_settlements - settlements_end)
-        self.writing = True
-        self._written_soon = taken
-        return self._batch_writes(taken.batches, journaled), self._settlement_writes(taken.settlements)
-
-    def _batch_writes(self, waiting: list[tuple[Segment, Batch]], journaled: int) -> list[Write]:
-        writes: list[Write] = []
-        last: Segment | None = None
-        for number, (segment, batch) in enumerate(waiting):
-            if number < journaled and not segment.settled.unsettled(batch.base_offset, batch.next_offset):
-                continue
-            if segment is not last:
-                if last is not None:
-                    self._seal(last, writes)
-                path = segment.path(LOG_SUFFIX)
-                writes.append(Write(path, segment.size, [], False, segment.size == 0))
-                last = segment
-            segment.place(batch)
-            writes[-1].buffers += batch.buffers
-            writes[-1].sync |= not batch.transient
-        if last is not None and last.sealed:
-            self._seal(last, writes)
-        return writes
-
-    def _seal(self, segment: Segment, writes: list[Write]) -> None:
-        """Its log file gets nothing more: it is synced, and its index written for the next start."""
-        writes[-1].sync = True
-        file = IndexFile(
-            segment.base_offset,
-            segment.next_offset,
-            segment.size,
-            segment.records,
-            segment.max_timestamp,
-            segment.index,
-        )
-        writes.append(Write(segment.path(INDEX_SUFFIX), 0, [encode_index(file)], False, False))
 
     def _settlement_writes(self, settlements: list[Settlement]) -> list[Write]:
         """One block for each segment; what belongs to a segment that is gone already is left out."""
-        by_segment: dict[int, list[Settlement]] = {}
+        by_segment: dict[int, tuple[Segment, list[Settlement]]] = {}
         for entry in settlements:
-            if not entry.number:
-                by_segment.setdefault(len(self._segments) - 1, []).append(entry)
-                continue
-            offsets = entry.offsets
-            at = self._segment_at(offsets[0])
-            while offsets and at < len(self._segments):
-                end = self._segments[at + 1].base_offset if at + 1 < len(self._segments) else offsets[-1] + 1
-                cut = len(range(offsets.start, max(end, offsets.start), offsets.step))
-                inside, offsets = offsets[:cut], offsets[cut:]
-                if inside and inside[0] >= self._segments[at].base_offset:
-                    by_segment.setdefault(at, []).append(settlement(inside))
-                at += 1
+            if entry.number:
+                parts = [(segment, settlement(inside)) for segment, inside in self._by_segment(entry.offsets)]
+            else:
+                parts = [(segment, entry) for segment in self._segments[-1:]]
+            for segment, part in parts:
+                by_segment.setdefault(segment.base_offset, (segment, []))[1].append(part)
         writes = []
-        for at, entries in by_segment.items():
-            if at < 0:
-                continue
-            segment = self._segments[at]
+        for segment, entries in by_segment.values():
             block = encode_block(entries)
             path = segment.path(SETTLED_SUFFIX)
             writes.append(Write(path, segment.settled_size, [block], True, segment.settled_size == 0))
             segment.settled_size += len(block)
         return writes
 
-    def _note_mark(self) -> None:
-        if self.mark > self._noted_mark and self._unwritten.settlements:
-            self._noted_mark = self.mark
-            self._unwritten.settlements.append(Settlement(self.mark, 0, 0))
-
-    def written(self) -> None:
-        """What `for_files` handed out is where it belongs."""
-        self.writing = False
-        for segment, _ in self._written_soon.batches:
-            segment.readable_size = segment.size
-        self._written_soon = _Waiting()
-
     # ---- letting go ----
 
-    def drop_settled(self, oldest_journal: int) -> list[str]:
+    def drop_settled(self) -> list[str]:
         """Forget sealed segments of which nothing is live; returns the files to remove.
 
-        They may go once everything appended so far is safe: a dead letter's copy before its original.
-        Nothing is dropped that a journal, the oldest there is or a newer one, could bring back.
+        They may go once everything handed over so far is safe, and no journal can bring them back: a
+        dead letter's copy before its original.
         """
-        if self.writing or self.journal_number >= oldest_journal:
-            return []
-        dropped = [segment for segment in self._segments[:-1] if segment.sealed and segment.live == 0]
-        if not dropped:
-            return []
-        gone = {id(segment) for segment in dropped}
-        self._segments = [segment for segment in self._segments if id(segment) not in gone]
-        self._unwritten.batches = [pair for pair in self._unwritten.batches if id(pair[0]) not in gone]
-        return [path for segment in dropped for path in self._files_of(segment)]
+        return self._drop([segment for segment in self._segments[:-1] if segment.sealed and not segment.live])
 
-    def drop_all(self, oldest_journal: int) -> list[str]:
+    def drop_all(self) -> list[str]:
         """Forget even the last segment if nothing in the log is live; returns the files to remove.
 
         Offsets go on from where they were.
         """
-        if self.writing or self.journal_number >= oldest_journal or self._unwritten.batches or self.live:
+        return [] if self.live else self._drop(self._segments)
+
+    def _drop(self, dropped: list[Segment]) -> list[str]:
+        if self.writing or not dropped:
             return []
-        dropped, self._segments = self._segments, []
-        self._unwritten = _Waiting()
+        gone = {id(segment) for segment in dropped}
+        self._segments = [segment for segment in self._segments if id(segment) not in gone]
         return [path for segment in dropped for path in self._files_of(segment)]
 
     def close(self) -> None:
@@ -344,8 +285,7 @@ class Log:
         Empty at the end of the log. Raises CorruptLog when the first of them cannot be read; then
         `recovery.mend` takes the damaged ones out.
         """
-        memory = self._written_soon.batches or self._unwritten.batches
-        if memory and offset >= memory[0][1].base_offset:
+        if self._writing and offset >= self._writing[0][1].base_offset:
             return self._read_memory(offset, size_max)
         at = self._segment_at(offset)
         while at < len(self._segments):
@@ -357,16 +297,15 @@ class Log:
         return self._read_memory(offset, size_max)
 
     def _read_memory(self, offset: int, size_max: int) -> list[Batch]:
+        """Of what is being written."""
         found: list[Batch] = []
-        size = 0
-        for waiting in (self._written_soon.batches, self._unwritten.batches):
-            start = bisect_right(waiting, offset, key=_batch_offset) - 1
-            for _, batch in waiting[max(start, 0) :]:
-                if batch.next_offset > offset:
-                    found.append(batch)
-                    size += batch.size
-                    if size >= size_max:
-                        return found
+        start = bisect_right(self._writing, offset, key=_batch_offset) - 1
+        for _, batch in self._writing[max(start, 0) :]:
+            if batch.next_offset > offset:
+                found.append(batch)
+                size_max -= batch.size
+                if size_max <= 0:
+                    break
         return found
 
     def _read_segment(self, segment: Segment, offset: int, size_max: int) -> list[Batch]:

@@ -14,12 +14,14 @@ Why:    What can be wrong at the end of a log was never confirmed: a commit is a
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from broker.storage import batch as batches
 from broker.storage import index as index_file
+from broker.storage.batch import Batch
 from broker.storage.errors import CorruptLog
 from broker.storage.file import Files, Handles
 from broker.storage.index import Index
@@ -34,6 +36,8 @@ from broker.storage.segment import (
     Segment,
 )
 from broker.storage.settlements import Settlement, decode_blocks
+
+_WRITE_HANDLES = 4
 
 
 @dataclass(slots=True, eq=False)
@@ -57,7 +61,7 @@ def open_log(
 ) -> tuple[Log, Report]:
     """The log in `directory`, with what the journal holds of it laid over; a missing one is empty.
 
-    What comes from the journal is unwritten: the node writes it before it drops the journal.
+    What the journal holds is in the files when this returns.
     """
     report = Report()
     names = files.names(directory)
@@ -74,12 +78,13 @@ def open_log(
     next_offset = segments[-1].next_offset if segments else 0
     log = Log(id, directory, reader, segments, next_offset, segment_size_max)
     known, orphaned = _read_settlements(files, reader, log, names)
-    orphaned += _lay_over(log, journal)
-    _settle(log, known, orphaned)
+    _settle(log, known)
+    _remove_orphans(files, log, names)
+    _lay_over(files, log, journal, orphaned)
+    log.next_offset = max([log.next_offset, *(entry.offsets.stop for entry in orphaned if entry.number)])
     for segment in log.segments:
         if segment.settled:
-            _count_live(reader, log, segment)
-    _remove_orphans(files, log, names)
+            _count_live(reader, segment)
     return log, report
 
 
@@ -91,7 +96,7 @@ def mend(files: Files, reader: Handles, log: Log, error: CorruptLog) -> tuple[Re
         if segment.path(LOG_SUFFIX) == error.path:
             before = segment.live
             _scan(files, reader, segment, report)
-            _count_live(reader, log, segment)
+            _count_live(reader, segment)
             lost = before - segment.live
     log.reread()
     return report, lost
@@ -111,7 +116,7 @@ def _take_index(files: Files, reader: Handles, segment: Segment) -> bool:
     reader.forget(path)
     if known is None:
         return False
-    segment.size = segment.readable_size = segment.planned_size = size
+    segment.size = segment.readable_size = size
     segment.next_offset = known.next_offset
     segment.records = segment.live = known.records
     segment.max_timestamp = known.max_timestamp
@@ -123,19 +128,17 @@ def _scan(files: Files, reader: Handles, segment: Segment, report: Report) -> No
     """Take the batches that are sound, and leave nothing else in the file."""
     path = segment.path(LOG_SUFFIX)
     octets = reader.read(path, 0, files.size(path))
-    segment.planned_size = segment.records = segment.live = 0
+    segment.records = segment.live = 0
     segment.next_offset = segment.base_offset
     segment.index = Index()
     sound: list[bytes] = []
-    size = at = 0
+    segment.size = at = 0
     while at < len(octets):
         reason = _problem(octets, at, segment.next_offset)
         if not reason:
             batch = batches.decode(octets, at)
-            segment.account(batch)
-            segment.index.add(batch.base_offset, size)
+            segment.add(batch)
             sound.append(octets[at : at + batch.size])
-            size += batch.size
             at += batch.size
             continue
         following = batches.next_whole(octets, at)
@@ -149,11 +152,11 @@ def _scan(files: Files, reader: Handles, segment: Segment, report: Report) -> No
             _save(files, path, octets[at:end], at)
         at = end
     segment.live = segment.records
-    segment.size = segment.readable_size = segment.planned_size = size
+    segment.readable_size = segment.size
     if report.damaged:
         _replace(files, path, sound)
-    elif size < len(octets):
-        files.truncate(path, size)
+    elif segment.size < len(octets):
+        files.truncate(path, segment.size)
     reader.forget(path)
 
 
@@ -182,21 +185,16 @@ def _replace(files: Files, path: str, buffers: list[bytes]) -> None:
     files.sync_directory(os.path.dirname(path))
 
 
-def _count_live(reader: Handles, log: Log, segment: Segment) -> None:
+def _count_live(reader: Handles, segment: Segment) -> None:
     """Count, batch by batch, the records that are not settled."""
-    octets = b""
-    if segment.readable_size:
-        octets = reader.read(segment.path(LOG_SUFFIX), 0, segment.readable_size)
-    spans = [batches.span(batch.buffers[0], 0) for batch in log.unwritten_of(segment)]
-    at = 0
+    octets = reader.read(segment.path(LOG_SUFFIX), 0, segment.size)
+    live = at = 0
     while at < len(octets):
-        spans.append(batches.span(octets, at))
-        at += spans[-1].size
-    segment.live = sum(
-        sum(map(len, segment.settled.unsettled(span.base_offset, span.next_offset)))
-        for span in spans
-        if not span.attributes & batches.TRANSIENT
-    )
+        span = batches.span(octets, at)
+        if not span.attributes & batches.TRANSIENT:
+            live += sum(map(len, segment.settled.unsettled(span.base_offset, span.next_offset)))
+        at += span.size
+    segment.live = live
 
 
 # ---- settlements and journal ----
@@ -227,37 +225,40 @@ def _read_settlements(
     return known, orphaned
 
 
-def _lay_over(log: Log, journal: Iterable[Entry]) -> list[Settlement]:
-    """Append the batches that the files do not hold; returns the settlements. Twice is harmless."""
-    settlements: list[Settlement] = []
+def _settle(log: Log, entries: Iterable[Settlement]) -> None:
+    """Settle in the log what lies in it; no offset that was ever settled is given out again."""
+    for entry in entries:
+        if entry.number:
+            log.next_offset = max(log.next_offset, entry.offsets[-1] + 1)
+            log.mark_settled(entry.offsets)
+        else:
+            log.mark = max(log.mark, entry.first)
+
+
+def _lay_over(files: Files, log: Log, journal: Iterable[Entry], settled: list[Settlement]) -> None:
+    """Write into the files what only the journal has; twice is harmless."""
+    appended: list[Batch] = []
+    end = log.segments[-1].next_offset if log.segments else 0
     for entry in journal:
         for batch in entry.batches:
-            if batch.base_offset >= log.next_offset and not batch.transient:
-                log.append(batch)
-        settlements += entry.settlements
-    return settlements
-
-
-def _settle(log: Log, known: list[Settlement], unwritten: list[Settlement]) -> None:
-    """Settle in the log what lies in it; no offset that was ever settled is given out again."""
-    first, stop = log.start_offset, log.next_offset
-    for entry in (*known, *unwritten):
-        if not entry.number:
-            log.mark = max(log.mark, entry.first)
-            continue
-        offsets = entry.offsets
-        log.next_offset = max(log.next_offset, offsets[-1] + 1)
-        inside = offsets[_count_before(offsets, first) : _count_before(offsets, stop)]
-        if inside:
-            log.mark_settled(inside)
-    for entry in unwritten:
-        if entry.number:
-            log.remember(entry.offsets)
-
-
-def _count_before(offsets: range, stop: int) -> int:
-    """How many of the offsets lie before `stop`."""
-    return len(range(offsets.start, min(max(stop, offsets.start), offsets.stop), offsets.step))
+            if batch.base_offset >= end and not batch.transient:
+                appended.append(batch)
+                end = batch.next_offset
+        settled += entry.settlements
+    if not appended and not settled:
+        return
+    known_end, log.next_offset = log.next_offset, min(log.next_offset, end)
+    writer = files.handles(_WRITE_HANDLES)
+    for write in itertools.chain(*log.write(appended, settled)):
+        directory = os.path.dirname(write.path)
+        files.make_directory(directory)
+        writer.write(write.path, write.position, write.buffers)
+        writer.sync(write.path)
+        files.sync_directory(directory)
+    writer.close()
+    log.written()
+    log.next_offset = max(known_end, log.next_offset)
+    log.mark = max([log.mark, *(entry.first for entry in settled if not entry.number)])
 
 
 def _remove_orphans(files: Files, log: Log, names: list[str]) -> None:

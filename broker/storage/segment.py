@@ -31,8 +31,6 @@ class Segment:
     """Octets of the file, those counted that are being written."""
     readable_size: int = 0
     """Octets of the file that are there."""
-    planned_size: int = 0
-    """Octets when everything that was appended is written."""
     records: int = 0
     """Records in the segment, those not counted that do not outlive their process."""
     live: int = 0
@@ -50,18 +48,12 @@ class Segment:
     def path(self, suffix: str) -> str:
         return f"{self.directory}/{self.base_offset:020d}{suffix}"
 
-    def account(self, batch: Batch) -> None:
-        """Count a batch that this segment is to hold."""
-        self.planned_size += batch.size
+    def add(self, batch: Batch) -> None:
+        """Give a batch its place in the file."""
+        self.index.add(batch.base_offset, self.size)
+        self.size += batch.size
         self.next_offset = batch.next_offset
         self.max_timestamp = max(self.max_timestamp, batch.max_timestamp)
         self.live += batch.count
         if not batch.transient:
             self.records += batch.count
-
-    def place(self, batch: Batch) -> int:
-        """The position that a batch gets in the file."""
-        position = self.size
-        self.index.add(batch.base_offset, position)
-        self.size += batch.size
-        return position

@@ -36,6 +36,13 @@ def settlement(offsets: range) -> Settlement:
     return Settlement(offsets.start, len(offsets), offsets.step)
 
 
+def count_before(offsets: range, stop: int) -> int:
+    """How many of the offsets lie before `stop`."""
+    if stop <= offsets.start:
+        return 0
+    return len(range(offsets.start, min(stop, offsets.stop), offsets.step))
+
+
 def encode_entries(entries: Iterable[Settlement]) -> bytes:
     return b"".join([_ENTRY.pack(*entry) for entry in entries])
 

@@ -8,14 +8,15 @@ Spec:   AMQP 0-9-1 section 1.8.3; RabbitMQ for confirms, basic.nack, CC and BCC,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from broker.amqp import content, methods, properties, wire
-from broker.amqp.frames import AckRun, OversizedContent, PublishRun
+from broker.amqp.errors import ProtocolError
+from broker.amqp.frames import AckRun, Envelope, OversizedContent, Publishes, PublishRun
 from broker.amqp.spec import DIRECT_REPLY_TO, ReplyCode
 from broker.model.channel import Unacked, unknown_delivery_tag
-from broker.model.errors import AccessRefused, NotImplementedHere, PreconditionFailed
+from broker.model.errors import AccessRefused, ModelError, NotImplementedHere, PreconditionFailed
 from broker.model.exchange import EXCHANGE, QUEUE
 from broker.model.message import Slice
 from broker.model.queue import Queue
@@ -34,31 +35,54 @@ Outcome: TypeAlias = Callable[[Channel, Sequence[Unacked]], None]
 # ---- publishing ----
 
 
-@handles(PublishRun)
-def publish(channel: Channel, run: PublishRun) -> None:
-    check_publish(channel, run)
+@handles(Publishes)
+def publish(channel: Channel, event: Publishes) -> None:
+    checked: Envelope | None = None
+    for number, run in enumerate(event.runs):
+        envelope = run.envelope
+        if checked is None or not _checked_alike(envelope, checked):
+            try:
+                check_publish(channel, envelope)
+            except (ModelError, ProtocolError):
+                _carry_out(channel, event.runs[:number])  # what came before was right
+                raise
+            checked = envelope
+        if envelope.facts.asks_direct_reply:
+            _name_requester(channel, run)
+    _carry_out(channel, event.runs)
+
+
+def _checked_alike(one: Envelope, other: Envelope) -> bool:
+    """What is right for one is right for the other: only the routing key is asked by nobody."""
+    return (
+        one.exchange == other.exchange
+        and one.facts is other.facts
+        and one.immediate == other.immediate
+    )
+
+
+def _carry_out(channel: Channel, runs: list[PublishRun]) -> None:
     if channel.transaction is not None:
-        channel.transaction.publish(run)
+        channel.transaction.publish(runs)
     else:
-        publish_now(channel, run)
+        publish_now(channel, runs)
 
 
-def check_publish(channel: Channel, run: PublishRun) -> None:
+def check_publish(channel: Channel, envelope: Envelope) -> None:
     """Everything that may speak against it. Raises what closes the channel or the connection."""
     connection = channel.connection
     connection.published()
-    if run.immediate:
+    if envelope.immediate:
         raise NotImplementedHere("immediate=true")
-    channel.check(Right.WRITE, EXCHANGE, run.exchange)
-    if connection.vhost.exchange(run.exchange).internal:
-        raise AccessRefused(f"cannot publish to internal {spoken('exchange', run.exchange, connection.vhost.name)}")
-    facts = run.facts
+    channel.check(Right.WRITE, EXCHANGE, envelope.exchange)
+    if connection.vhost.exchange(envelope.exchange).internal:
+        name = spoken("exchange", envelope.exchange, connection.vhost.name)
+        raise AccessRefused(f"cannot publish to internal {name}")
+    facts = envelope.facts
     if facts.expiration_problem:
         raise PreconditionFailed(facts.expiration_problem)
     if facts.user_id is not None:
         _check_user_id(channel, facts.user_id)
-    if facts.asks_direct_reply:
-        _name_requester(channel, run)
 
 
 def _check_user_id(channel: Channel, claimed: str) -> None:
@@ -68,47 +92,57 @@ def _check_user_id(channel: Channel, claimed: str) -> None:
         raise PreconditionFailed(f"user_id property set to '{claimed}' but authenticated user was '{user.name}'")
 
 
-def publish_now(channel: Channel, run: PublishRun) -> Published:
-    """Route and push; what cannot be routed goes back or is dropped; the confirm is on its way."""
-    count = len(run.contents)
-    metrics = channel.connection.node.metrics
+def publish_now(channel: Channel, runs: list[PublishRun]) -> None:
+    """Route and push; what cannot be routed goes back or is dropped; the confirms are on their way."""
+    node = channel.connection.node
+    count = sum([len(run.contents) for run in runs])
+    metrics = node.metrics
     metrics.messages_received += count
     channel.counts["published"] += count
-    if not run.exchange and run.routing_key.startswith(_REPLY_PREFIX):
-        published = _reply_directly(channel, run)
+    vhost = channel.connection.vhost
+    if any(not run.envelope.exchange and run.envelope.routing_key.startswith(_REPLY_PREFIX) for run in runs):
+        published = _publish_with_replies(channel, runs)
     else:
-        published = channel.connection.node.publish(channel.connection.vhost, run)
-    unroutable = len(published.unroutable)
-    if unroutable:
-        if run.mandatory:
-            _return(channel, run, published.unroutable)
-            metrics.messages_unroutable_returned += unroutable
-        else:
-            metrics.messages_unroutable_dropped += unroutable
-    metrics.messages_routed += count - unroutable
+        published = node.publish(vhost, runs)
+    if published.unroutable:
+        _return_or_drop(channel, runs, published.unroutable)
+    metrics.messages_routed += count - len(published.unroutable)
     if channel.confirms is not None:
         metrics.messages_received_confirm += count
         channel.confirms.add(count, published.commit, published.refused)
-    return published
+
+
+def _return_or_drop(channel: Channel, runs: list[PublishRun], unroutable: list[int]) -> None:
+    metrics = channel.connection.node.metrics
+    wanted = set(unroutable)
+    index = 0
+    for run in runs:
+        lost = [content for at, content in enumerate(run.contents, index) if at in wanted]
+        index += len(run.contents)
+        if run.envelope.mandatory:
+            _return(channel, run.envelope, lost)
+            metrics.messages_unroutable_returned += len(lost)
+        else:
+            metrics.messages_unroutable_dropped += len(lost)
+
+
+def _return(channel: Channel, envelope: Envelope, contents: list[bytes]) -> None:
+    method = methods.BasicReturn(
+        reply_code=ReplyCode.NO_ROUTE,
+        reply_text="NO_ROUTE",
+        exchange=envelope.exchange,
+        routing_key=envelope.routing_key,
+    )
+    frame = methods.encode(channel.number, method)
+    for closed in contents:
+        channel.connection.send(frame + closed)
+    channel.counts["returned"] += len(contents)
 
 
 @handles(OversizedContent)
 def oversized(channel: Channel, event: OversizedContent) -> None:
     limit = channel.connection.server.options.message_size_max
     raise PreconditionFailed(f"message size {event.size} is larger than configured max size {limit}")
-
-
-def _return(channel: Channel, run: PublishRun, unroutable: Iterable[int]) -> None:
-    method = methods.BasicReturn(
-        reply_code=ReplyCode.NO_ROUTE,
-        reply_text="NO_ROUTE",
-        exchange=run.exchange,
-        routing_key=run.routing_key,
-    )
-    frame = methods.encode(channel.number, method)
-    for index in unroutable:
-        channel.connection.send(frame + run.contents[index])
-        channel.counts["returned"] += 1
 
 
 # ---- direct reply-to ----
@@ -119,35 +153,54 @@ def _name_requester(channel: Channel, run: PublishRun) -> None:
     if not channel.reply_token:
         raise PreconditionFailed("fast reply consumer does not exist")
     address = wire.shortstr(_REPLY_PREFIX + channel.reply_token)
+    envelope = run.envelope
     for index, closed in enumerate(run.contents):
         values = properties.split(content.properties_of(closed))
         values["reply_to"] = address
         raw = properties.join(values)
-        run.contents[index] = content.build(run.channel, raw, content.body_of(closed), run.frame_max)
-    run.facts = properties.facts_of(raw)
+        run.contents[index] = content.build(envelope.channel, raw, content.body_of(closed), envelope.frame_max)
+    run.envelope = envelope.with_facts(properties.facts_of(raw))
 
 
-def _reply_directly(channel: Channel, run: PublishRun) -> Published:
-    """Past all queues to the requester, if it is still there."""
-    requester = channel.connection.server.reply_channels.get(run.routing_key.removeprefix(_REPLY_PREFIX))
+def _publish_with_replies(channel: Channel, runs: list[PublishRun]) -> Published:
+    """Run by run, as some go past all queues."""
+    published = Published()
+    index = 0
+    for run in runs:
+        envelope = run.envelope
+        if not envelope.exchange and envelope.routing_key.startswith(_REPLY_PREFIX):
+            if not _reply_directly(channel, run):
+                published.unroutable += range(index, index + len(run.contents))
+        else:
+            one = channel.connection.node.publish(channel.connection.vhost, [run])
+            published.commit = one.commit or published.commit
+            published.unroutable += [index + at for at in one.unroutable]
+            published.refused.update([index + at for at in one.refused])
+        index += len(run.contents)
+    return published
+
+
+def _reply_directly(channel: Channel, run: PublishRun) -> bool:
+    """To the requester, if it is still there; whether it is."""
+    key = run.envelope.routing_key
+    requester = channel.connection.server.reply_channels.get(key.removeprefix(_REPLY_PREFIX))
     if requester is None or requester.connection.vhost is not channel.connection.vhost:
-        return Published(unroutable=range(len(run.contents)))
+        return False
     connection = requester.connection
     if connection.overfull:
-        return Published()  # nobody reads there: the reply is lost, as with RabbitMQ
-    contents = content.fitted(run.contents, requester.number, connection.frame_max)
-    for closed in contents:
+        return True  # nobody reads there: the reply is lost, as with RabbitMQ
+    for closed in content.fitted(run.contents, requester.number, connection.frame_max):
         method = methods.BasicDeliver(
             consumer_tag=requester.reply_tag,
             delivery_tag=requester.next_tag,
             redelivered=False,
             exchange="",
-            routing_key=run.routing_key,
+            routing_key=key,
         )
         requester.next_tag += 1
         connection.send(methods.encode(requester.number, method) + closed)
         requester.count_delivered(1, acks=False, redelivered=False)
-    return Published()
+    return True
 
 
 # ---- acknowledging ----
@@ -261,8 +314,8 @@ def basic_get(channel: Channel, method: methods.BasicGet) -> None:
     found = methods.BasicGetOk(
         delivery_tag=tag,
         redelivered=piece.redelivered,
-        exchange=piece.run.exchange,
-        routing_key=piece.run.routing_key,
+        exchange=piece.envelope.exchange,
+        routing_key=piece.envelope.routing_key,
         message_count=queue.ready_count,
     )
     channel.send(found)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from broker.amqp import frames, methods
 from broker.amqp.errors import ProtocolError
-from broker.amqp.frames import AckRun, MethodReceived, OversizedContent, PublishRun
+from broker.amqp.frames import AckRun, MethodReceived, OversizedContent, Publishes
 from broker.amqp.methods import Method
 from broker.amqp.spec import BASIC_CLASS, ReplyCode
 from broker.model.channel import Ledger, Prefetch
@@ -232,7 +232,7 @@ def _ids_of(event: frames.Event) -> tuple[int, int]:
     """Class and method id of what is carried out, for the error that may come of it."""
     if isinstance(event, MethodReceived):
         return event.method.id
-    if isinstance(event, PublishRun | OversizedContent):
+    if isinstance(event, Publishes | OversizedContent):
         return methods.BasicPublish.id
     if isinstance(event, AckRun):
         return methods.BasicAck.id

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from broker.amqp import content, methods, wire
-from broker.amqp.frames import PublishRun
+from broker.amqp.frames import Envelope
 from broker.amqp.spec import FRAME_END, FRAME_METHOD
 from broker.model.channel import Prefetch, Unacked
 from broker.model.message import Slice
@@ -67,16 +67,16 @@ class AmqpConsumer:
         return min(self.prefetch.room(), self.channel.prefetch.room())
 
     def deliver(self, queue: Queue, piece: Slice) -> None:
-        run = piece.run
-        assert isinstance(run, PublishRun)
+        envelope = piece.envelope
+        assert type(envelope) is Envelope
         channel = self.channel
         contents = piece.contents
         count = len(contents)
-        if run.frame_max > self._connection.frame_max:
+        if envelope.frame_max > self._connection.frame_max:
             contents = content.fitted(contents, channel.number, self._connection.frame_max)
-        elif run.channel != channel.number:
+        elif envelope.channel != channel.number:
             contents = content.on_channel(contents, channel.number)
-        before, after = self._around(run.exchange, run.routing_key, piece.redelivered)
+        before, after = self._around(envelope.exchange, envelope.routing_key, piece.redelivered)
         tag = channel.next_tag
         channel.next_tag = tag + count
         if count > 1:

@@ -50,11 +50,11 @@ class Transaction:
     def ack_count(self) -> int:
         return len(self._settlements)
 
-    def publish(self, run: PublishRun) -> None:
-        self._size += sum(map(len, run.contents))
+    def publish(self, runs: list[PublishRun]) -> None:
+        self._size += sum(len(closed) for run in runs for closed in run.contents)
         if self._size > self._size_max:
             raise PreconditionFailed(f"the transaction is larger than the maximum of {self._size_max} octets")
-        self._runs.append(run)
+        self._runs += runs
 
     def settle(self, first: int, last: int, multiple: bool, outcome: Outcome) -> None:
         """Raises PreconditionFailed for a tag that is not outstanding, or was settled in here already."""
@@ -75,8 +75,7 @@ class Transaction:
         """Carry everything out."""
         runs, settlements = self._runs, self._settlements
         self.clear()
-        for run in runs:
-            publish_now(self._channel, run)
+        publish_now(self._channel, runs)
         for entry in settlements:
             settle(self._channel, *entry)
 

@@ -26,6 +26,7 @@ from broker.amqp.errors import ProtocolError, RemoteProtocolError
 from broker.amqp.properties import Facts, facts_of
 from broker.amqp.spec import (
     BASIC_CLASS,
+    DIRECT_REPLY_TO,
     FRAME_BODY,
     FRAME_END,
     FRAME_HEADER,
@@ -38,6 +39,7 @@ from broker.amqp.spec import (
 _FRAME_START = struct.Struct(">BHI")
 _CONTENT_HEADER = struct.Struct(">HHQ")
 _ACK = struct.Struct(">QBB")
+_SIZE = struct.Struct(">I")
 
 _PUBLISH_ID = b"\x00\x3c\x00\x28"
 # Between type and channel number, and the tag, of a basic.ack frame: size 13, class 60, method 80.
@@ -72,7 +74,7 @@ class ContentReceived:
 class Envelope:
     """What messages of a publisher have in common: where they go, and the facts of their properties."""
 
-    __slots__ = ("channel", "exchange", "facts", "frame_max", "immediate", "mandatory", "routing_key")
+    __slots__ = ("channel", "exchange", "facts", "frame_max", "immediate", "mandatory", "plain", "routing_key")
 
     def __init__(
         self,
@@ -94,6 +96,8 @@ class Envelope:
         self.facts = facts
         self.mandatory = mandatory
         self.immediate = immediate
+        self.plain = not (facts.asks_direct_reply or (not exchange and routing_key.startswith(DIRECT_REPLY_TO)))
+        """Direct reply-to has nothing to do with these messages."""
 
     def with_facts(self, facts: Facts) -> Envelope:
         """The same for messages with other properties."""
@@ -202,6 +206,7 @@ class FrameReader:
         # The last content header frame, with the start of its one body frame: what the next message
         # most likely has behind its basic.publish. `_alike` has the basic.publish frame before it.
         self._tail = b"\xff"
+        self._tail_channel = 0
         self._tail_size = 0
         self._tail_body_size = 0
         self._tail_facts = Facts()
@@ -227,7 +232,7 @@ class FrameReader:
                 elif buffer.startswith(self._acks, at) and end - at >= _ACK_FRAME_SIZE:
                     after = self._read_acks(buffer, at, end, events)
                 else:
-                    after = at
+                    after = self._read_known(buffer, at, end, events)
                 if after == at:
                     after = self._read_frame(buffer, at, end, events)
                     if after == at:
@@ -262,6 +267,45 @@ class FrameReader:
             after += size
         if contents:
             self._add(events, publish.with_facts(self._tail_facts), contents, self._tail_body_size)
+        return at
+
+    def _read_known(self, buffer: bytes, at: int, end: int, events: list[Event]) -> int:
+        """Messages with basic.publish frames that were parsed before, each perhaps another one."""
+        channel = self._tail_channel
+        if channel in self._unfinished:
+            return at
+        tail, tail_size, facts, body_size = self._tail, self._tail_size, self._tail_facts, self._tail_body_size
+        publishes = self._publishes
+        last = events[-1] if events else None
+        runs = last.runs if type(last) is Publishes and last.channel == channel else []
+        run = runs[-1] if runs else None
+        publish = None
+        while buffer.startswith(_PUBLISH_ID, at + 7):
+            after = at + FRAME_OVERHEAD + _SIZE.unpack_from(buffer, at + 3)[0]
+            frame = buffer[at:after]
+            known = publishes.get(frame)
+            if known is None or not buffer.startswith(tail, after):
+                break
+            stop = after + tail_size
+            envelope = known.envelope
+            if stop > end or buffer[stop - 1] != FRAME_END or envelope.channel != channel:
+                break
+            if envelope.facts is not facts:
+                envelope = known.with_facts(facts)
+            if run is not None and run.envelope is envelope:
+                run.contents.append(buffer[after:stop])
+                if run.body_size != body_size:
+                    run.body_size = None
+            else:
+                run = PublishRun(envelope, [buffer[after:stop]], body_size)
+                runs.append(run)
+            publish = known
+            at = stop
+        if publish is not None:
+            self._alike = publish.frame + tail
+            self._alike_publish = publish
+            if type(last) is not Publishes or last.runs is not runs:
+                events.append(Publishes(channel, runs))
         return at
 
     def _read_acks(self, buffer: bytes, at: int, end: int, events: list[Event]) -> int:
@@ -367,6 +411,7 @@ class FrameReader:
             tail += start
         self._tail_facts = facts_of(buffer[at + content.PROPERTIES_AT : body_at - 1])
         self._tail = tail
+        self._tail_channel = channel
         self._tail_body_size = body_size
         self._tail_size = len(tail) + (body_size + 1 if body_size else 0)
         return True

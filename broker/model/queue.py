@@ -101,6 +101,7 @@ class Queue:
         "counters",
         "deleted",
         "durable",
+        "eager",
         "lasting",
         "name",
         "next_offset",
@@ -143,6 +144,8 @@ class Queue:
         self.lasting = durable and owner is None
         """It outlives the process, and so do its persistent messages."""
         self.deleted = False
+        self.eager = self._ttl is not None or self.settings.expires_ms is not None
+        """After a push there may be something to do: somebody consumes, or messages expire."""
         self.ready_count = 0
         self.ready_size = 0
         self.unacked_count = 0
@@ -180,6 +183,7 @@ class Queue:
         expires_at = 0
         if self._ttl is not None or facts.expiration_ms is not None:
             expires_at = self._expires_at(facts, now_ms)
+            self.eager = True
         lasting = self.lasting and facts.persistent
         piece = Slice(envelope, contents, offsets, body_size, expires_at, lasting)
         size = piece.size
@@ -258,6 +262,7 @@ class Queue:
 
     def watch_stored(self, expires_at: int, offsets: range) -> None:
         """Some of the messages restored have a time of their own."""
+        self.eager = True
         self._expiry.add_stored(expires_at, offsets)
 
     # ---- the head ----
@@ -527,6 +532,17 @@ class Queue:
     def has_moments(self) -> bool:
         """There may be a `next_moment`."""
         return self._ttl is not None or self.settings.expires_ms is not None or bool(self._expiry)
+
+    def add_consumer(self, consumer: Consumer) -> None:
+        """Raises AccessRefused if it or somebody there wants the queue alone."""
+        self.consumers.add(consumer, self.name, self.vhost)
+        self.eager = True
+
+    def remove_consumer(self, consumer: Consumer, now_ms: int) -> None:
+        self.consumers.remove(consumer)
+        if not len(self.consumers):
+            self._used_ms = now_ms
+            self.eager = self.has_moments
 
     def next_moment(self) -> int:
         """When `expire` or `is_unused` may have something to do next; 0 for never."""

@@ -49,6 +49,16 @@ class Removed:
     bindings: list[Binding] = field(default_factory=list)
 
 
+class Route:
+    """Where messages with one exchange and routing key go, as long as the topology stays as it is."""
+
+    __slots__ = ("exchange", "queues")
+
+    def __init__(self, exchange: Exchange, queues: tuple[Queue, ...]) -> None:
+        self.exchange = exchange
+        self.queues = queues
+
+
 class Vhost:
     """One virtual host."""
 
@@ -58,7 +68,9 @@ class Vhost:
         self.queues: dict[str, Queue] = {}
         # Every binding again, by where it leads.
         self._bound_to: dict[Destination, list[Binding]] = {}
-        self._routes: dict[tuple[str, str], tuple[Queue, ...]] = {}
+        self.version = 0
+        """Rises whenever an exchange, a queue or a binding comes or goes."""
+        self._routes: dict[tuple[str, str], Route] = {}
         self._headers_matter: dict[str, bool] = {}
         for exchange, type in PREDECLARED:
             self.exchanges[exchange] = Exchange(
@@ -270,16 +282,18 @@ class Vhost:
 
     # ---- routes ----
 
-    def known_route(self, exchange: str, routing_key: str) -> tuple[Queue, ...] | None:
+    def known_route(self, exchange: str, routing_key: str) -> Route | None:
         """What `route` found before, where that does not depend on the message."""
         return self._routes.get((exchange, routing_key))
 
-    def route(self, exchange: str, routing_key: str, headers: Headers = NO_HEADERS) -> tuple[Queue, ...]:
+    def route(self, exchange: str, routing_key: str, headers: Headers = NO_HEADERS) -> Route:
         """The queues that a message reaches, each once. Raises NotFound."""
         known = self._routes.get((exchange, routing_key))
         if known is not None:
             return known
-        found, remember = self._walk(self.exchange(exchange), routing_key, headers)
+        start = self.exchange(exchange)
+        queues, remember = self._walk(start, routing_key, headers)
+        found = Route(start, queues)
         if remember:
             if len(self._routes) >= _ROUTES_MAX:
                 self._routes.clear()
@@ -342,5 +356,6 @@ class Vhost:
         return False
 
     def _forget_routes(self) -> None:
+        self.version += 1
         self._routes.clear()
         self._headers_matter.clear()

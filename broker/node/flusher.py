@@ -158,6 +158,7 @@ class Flusher:
         reader: Handles,
         journal_directory: str,
         definitions: DefinitionStore,
+        now_ms: Callable[[], int],
         *,
         journal_number: int = 1,
         journal_size_max: int = JOURNAL_SIZE_MAX,
@@ -166,6 +167,7 @@ class Flusher:
         self.commits = 0
         self.journaled_commits = 0
         self._reader = reader
+        self._now_ms = now_ms
         self._journal_directory = journal_directory
         self._journal_size_max = journal_size_max
         self._journal_number = journal_number
@@ -270,8 +272,9 @@ class Flusher:
         number = self._journal_number
         parts: list[bytes] = []
         settlement_parts: list[bytes] = []
+        now_ms = self._now_ms()
         for store in stores:
-            store.to_journal(number, parts, settlement_parts)
+            store.to_journal(number, now_ms, parts, settlement_parts)
         octets = journal.encode_record(parts + settlement_parts)
         path = journal.path(self._journal_directory, number)
         job.record = Write(path, self._journal_size, [octets], True, self._journal_size == 0)
@@ -314,14 +317,13 @@ class Flusher:
         return self._bell
 
     def collect(self) -> None:
-        """Answer for what the threads have finished, and go on. Raises their failure."""
+        """Answer for what the threads have finished; `flush` then goes on. Raises their failure."""
         try:
             os.eventfd_read(self._bell)
         except BlockingIOError:
             return
         while not self._finished.empty():
             self._finish(self._finished.get())
-        self.flush()
 
     def _finish(self, job: _Job) -> None:
         if job.failure is not None:
@@ -367,6 +369,7 @@ class Flusher:
         while True:
             await trio.lowlevel.wait_readable(self._bell)
             self.collect()
+            self.flush()
 
     async def durable(self, commit: Commit) -> None:
         """Wait until this commit, which is open or runs, is safe."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import trio
 
@@ -62,15 +62,17 @@ class NodeOptions:
     reserve_size: int = 8 * 1024 * 1024
 
 
-@dataclass(slots=True, eq=False)
 class Published:
-    """What became of a run; the indices are those of its contents."""
+    """What became of runs; the indices are those of their contents, counted through."""
 
-    commit: Commit | None = None
-    """When it is done, the run may be confirmed; None is now."""
-    unroutable: list[int] = field(default_factory=list)
-    refused: set[int] = field(default_factory=set)
-    """A queue had no room for these."""
+    __slots__ = ("commit", "refused", "unroutable")
+
+    def __init__(self) -> None:
+        self.commit: Commit | None = None
+        """When it is done, the messages may be confirmed; None is now."""
+        self.unroutable: Sequence[int] = ()
+        self.refused: Sequence[int] = ()
+        """A queue had no room for these; in ascending order."""
 
 
 class Node:
@@ -98,7 +100,12 @@ class Node:
         files.make_directory(journal_directory)
         self._journal = journal.recover(files, journal_directory)
         self.flusher = Flusher(
-            files, self._reader, journal_directory, definitions, journal_number=self._journal.next_number
+            files,
+            self._reader,
+            journal_directory,
+            definitions,
+            clock.now_ms,
+            journal_number=self._journal.next_number,
         )
         self.accounts = Accounts(self.flusher)
         self.topology = Topology(
@@ -125,20 +132,21 @@ class Node:
         Raises NotFound for no such exchange; the runs before that one are published.
         """
         result = Published()
-        route = vhost.known_route
+        known_route = vhost.known_route
         now_ms = self.clock.now_ms()
         index = 0
         for run in runs:
             envelope = run.envelope
             count = len(run.contents)
-            facts = envelope.facts
-            queues: Sequence[Queue] | None = route(envelope.exchange, envelope.routing_key)
-            if queues is None or facts.has_copies:
-                queues = self._find_route(vhost, run, index, result, now_ms)
-            if queues:
-                self._push(queues, run, index, result, now_ms)
-            elif queues is not None:
-                result.unroutable += range(index, index + count)
+            route = known_route(envelope.exchange, envelope.routing_key)
+            if route is None or envelope.facts.has_copies:
+                self._publish_unknown(vhost, run, index, result, now_ms)
+            else:
+                route.exchange.messages_in += count
+                if route.queues:
+                    self._push(route.queues, run, index, result, now_ms)
+                else:
+                    result.unroutable = (*result.unroutable, *range(index, index + count))
             index += count
         return result
 
@@ -149,33 +157,41 @@ class Node:
         for queue in queues:
             refused = queue.push(run, now_ms)
             if refused:
-                result.refused.update([index + number for number in refused])
+                result.refused = sorted({*result.refused, *[index + number for number in refused]})
             lasting |= queue.lasting
-            if len(queue.consumers) or queue.has_moments:
+            if queue.eager:
                 self._marked[queue] = None
         if lasting and run.envelope.facts.persistent:
             result.commit = self.flusher.open
 
-    def _find_route(
+    def _publish_unknown(
         self, vhost: Vhost, run: PublishRun, index: int, result: Published, now_ms: int
-    ) -> Sequence[Queue] | None:
-        """A route that is not remembered; None if it was different from message to message."""
+    ) -> None:
+        """Without a remembered route: the first time, or because the messages' headers decide."""
         envelope = run.envelope
-        exchange, facts = envelope.exchange, envelope.facts
-        if not facts.has_copies and not (facts.has_headers and vhost.headers_matter(exchange)):
-            return vhost.route(exchange, envelope.routing_key)
-        for closed in run.contents:
+        exchange = vhost.exchange(envelope.exchange)
+        exchange.messages_in += len(run.contents)
+        facts = envelope.facts
+        by_headers = facts.has_copies or (facts.has_headers and vhost.headers_matter(exchange.name))
+        unroutable = []
+        for closed in run.contents if by_headers else ():
             raw = properties.split(content.properties_of(closed)).get("headers")
             headers = _decoded(raw)
-            queues = _routes(vhost, envelope, headers)
+            queues = _queues_of(vhost, envelope, headers)
             if queues:
                 if "BCC" in headers:
                     closed = _without_bcc(closed, envelope)
                 self._push(queues, PublishRun(envelope, [closed], None), index, result, now_ms)
             else:
-                result.unroutable.append(index)
+                unroutable.append(index)
             index += 1
-        return None
+        if not by_headers:
+            queues = vhost.route(exchange.name, envelope.routing_key).queues
+            if queues:
+                self._push(queues, run, index, result, now_ms)
+            else:
+                unroutable += range(index, index + len(run.contents))
+        result.unroutable = (*result.unroutable, *unroutable)
 
     # ---- passes ----
 
@@ -186,12 +202,15 @@ class Node:
     def _note_timed(self, queue: Queue) -> None:
         self._timed[queue] = None
 
-    def end_pass(self) -> None:
-        """Carry through what was begun: call it after anything that may have changed a queue."""
+    def end_pass(self, *, commit: bool = True) -> None:
+        """Carry through what was begun: call it after anything that may have changed a queue.
+
+        Whoever has more to come may leave the start of a commit to a later call of `flusher.flush`.
+        """
         while self._marked or self._timed or self._graves:
             marked, self._marked = self._marked, {}
             for queue in marked:
-                if queue.ready_count and len(queue.consumers):
+                if queue.ready_count:
                     queue.dispatch()
                 if queue.has_moments:
                     self._timed[queue] = None
@@ -200,7 +219,8 @@ class Node:
             graves, self._graves = self._graves, []
             for queue, reason, piece in graves:
                 self._publish_dead(queue, reason, piece)
-        self.flusher.flush()
+        if commit:
+            self.flusher.flush()
         for call in self.pass_ends:
             call()
 
@@ -263,7 +283,7 @@ class Node:
         run = letters.run
         headers = _decoded(properties.split(content.properties_of(run.contents[0])).get("headers"))
         try:
-            queues = _routes(vhost, run.envelope, headers)
+            queues = _queues_of(vhost, run.envelope, headers)
         except ModelError:
             return ()
         return [queue for queue in queues if not is_cycle(letters.history, queue.name)]
@@ -404,11 +424,11 @@ def _copies(headers: Headers) -> list[str]:
     return keys
 
 
-def _routes(vhost: Vhost, envelope: Envelope, headers: Headers) -> Sequence[Queue]:
+def _queues_of(vhost: Vhost, envelope: Envelope, headers: Headers) -> Sequence[Queue]:
     """Of a message whose headers may say where it goes, too."""
     found: dict[Queue, None] = {}
     for routing_key in (envelope.routing_key, *_copies(headers)):
-        found.update(dict.fromkeys(vhost.route(envelope.exchange, routing_key, headers)))
+        found.update(dict.fromkeys(vhost.route(envelope.exchange, routing_key, headers).queues))
     return tuple(found)
 
 

@@ -154,10 +154,12 @@ class QueueStore:
 
     # ---- what the flusher asks for ----
 
-    def to_journal(self, number: int, batch_parts: list[bytes], settlement_parts: list[bytes]) -> None:
+    def to_journal(
+        self, number: int, now_ms: int, batch_parts: list[bytes], settlement_parts: list[bytes]
+    ) -> None:
         """Add the entries for what no journal holds yet; the one with this number is going to."""
         self.journal_number = number
-        log_id, now_ms = self.log.id, self._now_ms()
+        log_id = self.log.id
         for envelope, contents, offsets, body_size, expires_at, transient in self._pushed[self._journaled :]:
             payload = records.encode(envelope, contents, body_size)
             size = len(payload[0]) + len(payload[1])

@@ -12,6 +12,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 
@@ -63,7 +64,7 @@ async def amqp_server(
 
     At the end it stops accepting, tells its clients, and leaves within the timeout.
     """
-    pump = Pump(node.end_pass)
+    pump = Pump(partial(node.end_pass, commit=False), node.flusher.flush)
     async with trio.open_nursery() as nursery:
         server = AmqpServer(node, pump, nursery, options)
         pump.add(_Bell(node))

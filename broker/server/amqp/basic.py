@@ -37,41 +37,34 @@ Outcome: TypeAlias = Callable[[Channel, Sequence[Unacked]], None]
 
 @handles(Publishes)
 def publish(channel: Channel, event: Publishes) -> None:
-    checked: Envelope | None = None
-    for number, run in enumerate(event.runs):
+    runs = event.runs
+    plain = True
+    for number, run in enumerate(runs):
         envelope = run.envelope
-        if checked is None or not _checked_alike(envelope, checked):
+        if not channel.may_publish(envelope):
             try:
                 check_publish(channel, envelope)
             except (ModelError, ProtocolError):
-                _carry_out(channel, event.runs[:number])  # what came before was right
+                _carry_out(channel, runs[:number], plain)  # what came before was right
                 raise
-            checked = envelope
-        if envelope.facts.asks_direct_reply:
-            _name_requester(channel, run)
-    _carry_out(channel, event.runs)
+            channel.grant_publish(envelope)
+        if not envelope.plain:
+            plain = False
+            if envelope.facts.asks_direct_reply:
+                _name_requester(channel, run)
+    _carry_out(channel, runs, plain)
 
 
-def _checked_alike(one: Envelope, other: Envelope) -> bool:
-    """What is right for one is right for the other: only the routing key is asked by nobody."""
-    return (
-        one.exchange == other.exchange
-        and one.facts is other.facts
-        and one.immediate == other.immediate
-    )
-
-
-def _carry_out(channel: Channel, runs: list[PublishRun]) -> None:
+def _carry_out(channel: Channel, runs: list[PublishRun], plain: bool) -> None:
     if channel.transaction is not None:
         channel.transaction.publish(runs)
     else:
-        publish_now(channel, runs)
+        publish_now(channel, runs, plain)
 
 
 def check_publish(channel: Channel, envelope: Envelope) -> None:
     """Everything that may speak against it. Raises what closes the channel or the connection."""
     connection = channel.connection
-    connection.published()
     if envelope.immediate:
         raise NotImplementedHere("immediate=true")
     channel.check(Right.WRITE, EXCHANGE, envelope.exchange)
@@ -92,27 +85,30 @@ def _check_user_id(channel: Channel, claimed: str) -> None:
         raise PreconditionFailed(f"user_id property set to '{claimed}' but authenticated user was '{user.name}'")
 
 
-def publish_now(channel: Channel, runs: list[PublishRun]) -> None:
-    """Route and push; what cannot be routed goes back or is dropped; the confirms are on their way."""
-    node = channel.connection.node
-    count = sum([len(run.contents) for run in runs])
+def publish_now(channel: Channel, runs: list[PublishRun], plain: bool) -> None:
+    """Route and push; what cannot be routed goes back or is dropped; the confirms are on their way.
+
+    `plain` says that none of it is a direct reply.
+    """
+    connection = channel.connection
+    node = connection.node
+    if node.alarms.active:
+        connection.block()
+    count = len(runs[0].contents) if len(runs) == 1 else sum([len(run.contents) for run in runs])
+    published = node.publish(connection.vhost, runs) if plain else _publish_with_replies(channel, runs)
+    channel.counts["published"] += count
     metrics = node.metrics
     metrics.messages_received += count
-    channel.counts["published"] += count
-    vhost = channel.connection.vhost
-    if any(not run.envelope.exchange and run.envelope.routing_key.startswith(_REPLY_PREFIX) for run in runs):
-        published = _publish_with_replies(channel, runs)
-    else:
-        published = node.publish(vhost, runs)
     if published.unroutable:
         _return_or_drop(channel, runs, published.unroutable)
-    metrics.messages_routed += count - len(published.unroutable)
+        metrics.messages_routed -= len(published.unroutable)
+    metrics.messages_routed += count
     if channel.confirms is not None:
         metrics.messages_received_confirm += count
         channel.confirms.add(count, published.commit, published.refused)
 
 
-def _return_or_drop(channel: Channel, runs: list[PublishRun], unroutable: list[int]) -> None:
+def _return_or_drop(channel: Channel, runs: list[PublishRun], unroutable: Sequence[int]) -> None:
     metrics = channel.connection.node.metrics
     wanted = set(unroutable)
     index = 0
@@ -164,19 +160,23 @@ def _name_requester(channel: Channel, run: PublishRun) -> None:
 
 def _publish_with_replies(channel: Channel, runs: list[PublishRun]) -> Published:
     """Run by run, as some go past all queues."""
+    node, vhost = channel.connection.node, channel.connection.vhost
     published = Published()
+    unroutable: list[int] = []
+    refused: list[int] = []
     index = 0
     for run in runs:
         envelope = run.envelope
         if not envelope.exchange and envelope.routing_key.startswith(_REPLY_PREFIX):
             if not _reply_directly(channel, run):
-                published.unroutable += range(index, index + len(run.contents))
+                unroutable += range(index, index + len(run.contents))
         else:
-            one = channel.connection.node.publish(channel.connection.vhost, [run])
+            one = node.publish(vhost, [run])
             published.commit = one.commit or published.commit
-            published.unroutable += [index + at for at in one.unroutable]
-            published.refused.update([index + at for at in one.refused])
+            unroutable += [index + at for at in one.unroutable]
+            refused += [index + at for at in one.refused]
         index += len(run.contents)
+    published.unroutable, published.refused = unroutable, refused
     return published
 
 

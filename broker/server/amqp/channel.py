@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from broker.amqp import frames, methods
 from broker.amqp.errors import ProtocolError
-from broker.amqp.frames import AckRun, MethodReceived, OversizedContent, Publishes
+from broker.amqp.frames import AckRun, Envelope, MethodReceived, OversizedContent, Publishes
 from broker.amqp.methods import Method
 from broker.amqp.spec import BASIC_CLASS, ReplyCode
 from broker.model.channel import Ledger, Prefetch
 from broker.model.errors import ModelError
 from broker.model.queue import Queue
-from broker.model.user import Right
+from broker.model.user import Permission, Right
 from broker.node.flusher import Commit
 from broker.node.peers import ChannelSnapshot
 from broker.server.amqp.confirms import Confirms
@@ -80,8 +80,10 @@ class Channel:
             ),
             0,
         )
-        # What the user was last found to have the right to, so that a publisher in a loop asks once.
-        self._granted: tuple[Right, str, object] | None = None
+        # What was last found to be right to publish, so that a publisher in a loop asks once.
+        self._granted: Envelope | None = None
+        self._granted_by: Permission | None = None
+        self._granted_version = -1
 
     # ---- coming in ----
 
@@ -129,14 +131,32 @@ class Channel:
     def check(self, right: Right, kind: str, name: str) -> None:
         """Raises AccessRefused if the user has not this right."""
         connection = self.connection
-        user = connection.user
-        assert user is not None
-        permission = user.permissions.get(connection.vhost.name)
-        granted = (right, name, permission)
-        if self._granted == granted and permission is not None:
-            return
-        user.check(right, kind, name, connection.vhost.name)
-        self._granted = granted
+        assert connection.user is not None
+        connection.user.check(right, kind, name, connection.vhost.name)
+
+    def may_publish(self, envelope: Envelope) -> bool:
+        """It is like what `grant_publish` heard of, and nobody has changed exchanges or permissions since.
+
+        The routing key does not matter, as there are no rights on it.
+        """
+        granted = self._granted
+        if granted is None or (
+            granted is not envelope
+            and (
+                granted.exchange != envelope.exchange
+                or granted.facts is not envelope.facts
+                or granted.immediate is not envelope.immediate
+            )
+        ):
+            return False
+        connection = self.connection
+        vhost = connection.vhost
+        return self._granted_version == vhost.version and self._granted_by is connection.permission
+
+    def grant_publish(self, envelope: Envelope) -> None:
+        self._granted = envelope
+        self._granted_by = self.connection.permission
+        self._granted_version = self.connection.vhost.version
 
     # ---- counting ----
 
@@ -164,14 +184,12 @@ class Channel:
         queue = consumer.queue
         if queue.deleted:
             return
-        queue.consumers.remove(consumer)
         node = self.connection.node
-        if not len(queue.consumers):
-            queue.used(node.clock.now_ms())
-            if queue.auto_delete:
-                node.topology.delete_queue(self.connection.vhost, queue)
-                return
-        node.mark(queue)
+        queue.remove_consumer(consumer, node.clock.now_ms())
+        if queue.auto_delete and not len(queue.consumers):
+            node.topology.delete_queue(self.connection.vhost, queue)
+        else:
+            node.mark(queue)
 
     # ---- ending ----
 

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 from broker.amqp import methods
 from broker.node.flusher import Commit
@@ -22,10 +21,15 @@ _TAG = struct.Struct(">QBB")
 _FRAME_END = 0xCE
 
 
-class _Pending(NamedTuple):
-    commit: Commit | None
-    last: int
-    refused: list[int]
+class _Pending:
+    """The numbers up to `last` that wait for one commit; `refused` are those to be answered with a nack."""
+
+    __slots__ = ("commit", "last", "refused")
+
+    def __init__(self, commit: Commit | None, last: int, refused: Sequence[int]) -> None:
+        self.commit = commit
+        self.last = last
+        self.refused = refused
 
 
 def _prefix(channel: int, method: type[methods.Method]) -> bytes:
@@ -57,16 +61,16 @@ class Confirms:
     def confirmed(self) -> int:
         return self._confirmed
 
-    def add(self, count: int, commit: Commit | None, refused: Iterable[int] = ()) -> None:
-        """Take the next `count` numbers; `refused` are indices of those to be answered with a nack."""
+    def add(self, count: int, commit: Commit | None, refused: Sequence[int] = ()) -> None:
+        """Take the next `count` numbers; `refused` are indices, ascending, of those to be answered with a nack."""
         first = self._next
-        self._next += count
-        nacked = sorted(first + index for index in refused)
-        last = self._pending[-1] if self._pending else None
-        if last is not None and last.commit is commit and not nacked:
-            self._pending[-1] = last._replace(last=self._next - 1)
+        self._next = first + count
+        if refused:
+            refused = [first + index for index in refused]
+        elif self._pending and self._pending[-1].commit is commit:
+            self._pending[-1].last = first + count - 1
             return
-        self._pending.append(_Pending(commit, self._next - 1, nacked))
+        self._pending.append(_Pending(commit, first + count - 1, refused))
         if commit is None:
             self._soon()
         else:
@@ -80,8 +84,9 @@ class Confirms:
         pending = self._pending
         last = before
         while pending and ((commit := pending[0].commit) is None or commit.done):
-            _, last, refused = pending.popleft()
-            for number in refused:
+            answered = pending.popleft()
+            last = answered.last
+            for number in answered.refused:
                 self._acknowledge(number - 1)
                 self._send(self._nack + _TAG.pack(number, 0, _FRAME_END))
                 self._confirmed = number

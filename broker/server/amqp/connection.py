@@ -20,7 +20,7 @@ from broker.amqp.errors import ProtocolError
 from broker.amqp.frames import MethodReceived, ProtocolFailed
 from broker.amqp.spec import FRAME_SIZE_MIN, PROTOCOL_HEADER, ReplyCode
 from broker.model.queue import Queue
-from broker.model.user import User
+from broker.model.user import Permission, User
 from broker.model.vhost import Vhost
 from broker.node.flusher import Commit
 from broker.node.peers import ConnectionSnapshot
@@ -72,7 +72,6 @@ class AmqpConnection:
         self._starved = False
         self._held: list[Event] | None = None
         self._blocked = False
-        self._publishes = False
         self._told_blocked = False
         self._gone = False
         self._deadline: Timer | None = self.node.scheduler.after(
@@ -287,13 +286,10 @@ class AmqpConnection:
 
     # ---- publishers and alarms ----
 
-    def published(self) -> None:
-        """The client is a publisher: alarms concern it."""
-        self._publishes = True
-        if self.node.alarms.active and not self._blocked:
-            self.block()
-
     def block(self) -> None:
+        """It published while an alarm is on: nothing more is read from it until that is off."""
+        if self._blocked:
+            return
         self._blocked = True
         if self.capability("connection.blocked") and self.codec.state is State.RUNNING:
             self._told_blocked = True
@@ -311,6 +307,11 @@ class AmqpConnection:
         self._update_watch()
 
     # ---- the handshake ----
+
+    @property
+    def permission(self) -> Permission | None:
+        """What the user may do in the virtual host now."""
+        return self.user.permissions.get(self.vhost.name) if self.user is not None else None
 
     def capability(self, name: str) -> bool:
         """Whether the client announced it."""

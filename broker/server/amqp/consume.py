@@ -58,7 +58,7 @@ def basic_consume(channel: Channel, method: methods.BasicConsume) -> None:
         prefetch=channel.consumer_prefetch,
         arguments=method.arguments,
     )
-    queue.consumers.add(consumer, queue.name, queue.vhost)
+    queue.add_consumer(consumer)
     channel.consumers[tag] = consumer
     if not method.nowait:
         channel.send(methods.BasicConsumeOk(consumer_tag=tag))

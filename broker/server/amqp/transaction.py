@@ -75,7 +75,8 @@ class Transaction:
         """Carry everything out."""
         runs, settlements = self._runs, self._settlements
         self.clear()
-        publish_now(self._channel, runs)
+        if runs:
+            publish_now(self._channel, runs, plain=all(run.envelope.plain for run in runs))
         for entry in settlements:
             settle(self._channel, *entry)
 

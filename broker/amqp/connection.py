@@ -68,7 +68,10 @@ RECEIVED: dict[Role, dict[State, Moves]] = {
     },
     Role.CLIENT: {
         State.START: {methods.ConnectionStart: State.START},
-        State.TUNE: {methods.ConnectionTune: State.TUNE, methods.ConnectionSecure: State.TUNE},
+        State.TUNE: {
+            methods.ConnectionTune: State.TUNE,
+            methods.ConnectionSecure: State.TUNE,
+        },
         State.OPEN_OK: {methods.ConnectionOpenOk: State.RUNNING},
         State.RUNNING: {
             methods.ConnectionBlocked: State.RUNNING,
@@ -197,7 +200,8 @@ class Connection:
         if method is None:
             if self.state is not State.RUNNING:
                 raise RemoteProtocolError(
-                    ReplyCode.CHANNEL_ERROR, f"unexpected method in connection state {self.state.value}"
+                    ReplyCode.CHANNEL_ERROR,
+                    f"unexpected method in connection state {self.state.value}",
                 )
             return True
         moves = RECEIVED[self.role].get(self.state, {})
@@ -223,7 +227,8 @@ class Connection:
             moves = SENT[self.role].get(self.state, {})
             if type(method) not in moves:
                 raise LocalProtocolError(
-                    ReplyCode.CHANNEL_ERROR, f"{method.name} cannot be sent while {self.state.value}"
+                    ReplyCode.CHANNEL_ERROR,
+                    f"{method.name} cannot be sent while {self.state.value}",
                 )
             self.state = moves[type(method)]
         return methods.encode(0, method)

@@ -12,7 +12,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 
-from broker.amqp.spec import BASIC_CLASS, FRAME_BODY, FRAME_END, FRAME_HEADER, FRAME_OVERHEAD
+from broker.amqp.spec import (
+    BASIC_CLASS,
+    FRAME_BODY,
+    FRAME_END,
+    FRAME_HEADER,
+    FRAME_OVERHEAD,
+)
 
 _U32 = struct.Struct(">I")
 _U64 = struct.Struct(">Q")
@@ -77,7 +83,13 @@ def on_channel(contents: Iterable[bytes], channel: int) -> list[bytes]:
             moved.append(header_start + content[3:])
         elif header_end + FRAME_OVERHEAD + body_size(content) == size:
             moved.append(
-                b"%b%b%b%b" % (header_start, content[3:header_end], body_start, content[header_end + 3 :])
+                b"%b%b%b%b"
+                % (
+                    header_start,
+                    content[3:header_end],
+                    body_start,
+                    content[header_end + 3 :],
+                )
             )
         else:
             parts, at = [header_start, content[3:header_end]], header_end

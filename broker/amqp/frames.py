@@ -23,7 +23,7 @@ from typing import Final, TypeAlias
 
 from broker.amqp import content, methods
 from broker.amqp.errors import ProtocolError, RemoteProtocolError
-from broker.amqp.properties import Facts, facts_of
+from broker.amqp.properties import NO_FACTS, Facts, facts_of
 from broker.amqp.spec import (
     BASIC_CLASS,
     DIRECT_REPLY_TO,
@@ -74,7 +74,16 @@ class ContentReceived:
 class Envelope:
     """What messages of a publisher have in common: where they go, and the facts of their properties."""
 
-    __slots__ = ("channel", "exchange", "facts", "frame_max", "immediate", "mandatory", "plain", "routing_key")
+    __slots__ = (
+        "channel",
+        "exchange",
+        "facts",
+        "frame_max",
+        "immediate",
+        "mandatory",
+        "plain",
+        "routing_key",
+    )
 
     def __init__(
         self,
@@ -96,24 +105,59 @@ class Envelope:
         self.facts = facts
         self.mandatory = mandatory
         self.immediate = immediate
-        self.plain = not (facts.asks_direct_reply or (not exchange and routing_key.startswith(DIRECT_REPLY_TO)))
+        self.plain = not (
+            facts.asks_direct_reply or (not exchange and routing_key.startswith(DIRECT_REPLY_TO))
+        )
         """Direct reply-to has nothing to do with these messages."""
 
     def with_facts(self, facts: Facts) -> Envelope:
         """The same for messages with other properties."""
-        return Envelope(
+        return envelope_of(
             self.channel,
             self.frame_max,
             self.exchange,
             self.routing_key,
             facts,
-            mandatory=self.mandatory,
-            immediate=self.immediate,
+            self.mandatory,
+            self.immediate,
         )
 
     def measure(self, contents: Sequence[bytes]) -> int:
         """The octets of the bodies of some contents."""
         return sum(map(content.body_size, contents))
+
+
+_envelopes: dict[tuple[object, ...], Envelope] = {}
+
+
+def envelope_of(
+    channel: int,
+    frame_max: int,
+    exchange: str,
+    routing_key: str,
+    facts: Facts,
+    mandatory: bool = False,
+    immediate: bool = False,
+) -> Envelope:
+    """The envelope of these values: as long as it is remembered, the same object for all connections.
+
+    So that a queue can tell by identity that what fifty publishers sent may go on as one.
+    """
+    key = (channel, frame_max, exchange, routing_key, facts, mandatory, immediate)
+    known = _envelopes.get(key)
+    if known is None:
+        if len(_envelopes) >= _KNOWN_PUBLISHES_MAX:
+            _envelopes.clear()
+        known = _envelopes[key] = Envelope(
+            channel,
+            frame_max,
+            exchange,
+            routing_key,
+            facts,
+            mandatory=mandatory,
+            immediate=immediate,
+        )
+    return known
 
 
 class PublishRun:
@@ -161,9 +205,7 @@ class ProtocolFailed:
     error: ProtocolError
 
 
-Event: TypeAlias = (
-    MethodReceived | ContentReceived | Publishes | AckRun | OversizedContent | ProtocolFailed
-)
+Event: TypeAlias = MethodReceived | ContentReceived | Publishes | AckRun | OversizedContent | ProtocolFailed
 
 
 class _Publish:
@@ -195,6 +237,24 @@ class _Unfinished:
 class FrameReader:
     """The reading half of one connection."""
 
+    __slots__ = (
+        "_acks",
+        "_alike",
+        "_alike_publish",
+        "_failed",
+        "_message_size_max",
+        "_publishes",
+        "_rest",
+        "_tail",
+        "_tail_body_size",
+        "_tail_channel",
+        "_tail_facts",
+        "_tail_size",
+        "_unfinished",
+        "_unfinished_size",
+        "frame_max",
+    )
+
     def __init__(self, message_size_max: int) -> None:
         self.frame_max = FRAME_MAX_BEFORE_TUNE
         self._message_size_max = message_size_max
@@ -209,7 +269,7 @@ class FrameReader:
         self._tail_channel = 0
         self._tail_size = 0
         self._tail_body_size = 0
-        self._tail_facts = Facts()
+        self._tail_facts = NO_FACTS
         self._alike = b"\xff"
         self._alike_publish: _Publish | None = None
         self._acks = b"\xff"
@@ -266,7 +326,12 @@ class FrameReader:
             at = after
             after += size
         if contents:
-            self._add(events, publish.with_facts(self._tail_facts), contents, self._tail_body_size)
+            self._add(
+                events,
+                publish.with_facts(self._tail_facts),
+                contents,
+                self._tail_body_size,
+            )
         return at
 
     def _read_known(self, buffer: bytes, at: int, end: int, events: list[Event]) -> int:
@@ -274,7 +339,12 @@ class FrameReader:
         channel = self._tail_channel
         if channel in self._unfinished:
             return at
-        tail, tail_size, facts, body_size = self._tail, self._tail_size, self._tail_facts, self._tail_body_size
+        tail, tail_size, facts, body_size = (
+            self._tail,
+            self._tail_size,
+            self._tail_facts,
+            self._tail_body_size,
+        )
         publishes = self._publishes
         last = events[-1] if events else None
         runs = last.runs if type(last) is Publishes and last.channel == channel else []
@@ -328,7 +398,13 @@ class FrameReader:
         events.append(AckRun(int.from_bytes(prefix[1:3]), first, last, bool(bits & 1)))
         return at
 
-    def _add(self, events: list[Event], envelope: Envelope, contents: list[bytes], body_size: int) -> None:
+    def _add(
+        self,
+        events: list[Event],
+        envelope: Envelope,
+        contents: list[bytes],
+        body_size: int,
+    ) -> None:
         """Lengthen the run that `events` ends with, or begin another."""
         last = events[-1] if events else None
         if type(last) is not Publishes or last.channel != envelope.channel:
@@ -362,20 +438,25 @@ class FrameReader:
             return after
         if buffer[stop - 1] != FRAME_END:
             raise _bad_end(buffer, stop - self._tail_body_size - FRAME_OVERHEAD)
-        self._add(events, publish.with_facts(self._tail_facts), [buffer[after:stop]], self._tail_body_size)
+        self._add(
+            events,
+            publish.with_facts(self._tail_facts),
+            [buffer[after:stop]],
+            self._tail_body_size,
+        )
         return stop
 
     def _parse_publish(self, frame: bytes) -> _Publish:
         method = methods.decode(frame[7:-1])
         assert isinstance(method, methods.BasicPublish)
-        envelope = Envelope(
+        envelope = envelope_of(
             int.from_bytes(frame[1:3]),
             self.frame_max,
             method.exchange,
             method.routing_key,
             self._tail_facts,
-            mandatory=method.mandatory,
-            immediate=method.immediate,
+            method.mandatory,
+            method.immediate,
         )
         publish = _Publish(frame, envelope)
         if len(self._publishes) >= _KNOWN_PUBLISHES_MAX:
@@ -426,7 +507,8 @@ class FrameReader:
         kind, channel, size = _FRAME_START.unpack_from(buffer, at)
         if kind not in (FRAME_METHOD, FRAME_HEADER, FRAME_BODY, FRAME_HEARTBEAT):
             raise RemoteProtocolError(
-                ReplyCode.FRAME_ERROR, f"type {kind}, {_octets(buffer[at + 7 : at + 23])}: unknown_frame_type"
+                ReplyCode.FRAME_ERROR,
+                f"type {kind}, {_octets(buffer[at + 7 : at + 23])}: unknown_frame_type",
             )
         if size > self.frame_max - FRAME_OVERHEAD:
             raise RemoteProtocolError(
@@ -477,7 +559,8 @@ class FrameReader:
         message = self._unfinished.get(channel)
         if message is None or message.remaining >= 0:
             raise RemoteProtocolError(
-                ReplyCode.UNEXPECTED_FRAME, "expected method frame, got non method frame instead"
+                ReplyCode.UNEXPECTED_FRAME,
+                "expected method frame, got non method frame instead",
             )
         if len(frame) < _HEADER_FRAME_MIN:
             raise RemoteProtocolError(ReplyCode.SYNTAX_ERROR, "a content header of less than 14 octets")
@@ -500,7 +583,8 @@ class FrameReader:
         message = self._unfinished.get(channel)
         if message is None:
             raise RemoteProtocolError(
-                ReplyCode.UNEXPECTED_FRAME, "expected method frame, got non method frame instead"
+                ReplyCode.UNEXPECTED_FRAME,
+                "expected method frame, got non method frame instead",
             )
         if message.remaining < 0:
             raise _header_expected()

@@ -11,6 +11,7 @@ test; name a handler for it in `broker/server/amqp/` after it in snake case.
 
 from __future__ import annotations
 
+import inspect
 import struct
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final, TypeAlias, dataclass_transform
@@ -55,7 +56,7 @@ _METHOD_ID = struct.Struct(">HH")
 
 NO_FIELDS: Final[Table] = {}
 
-BY_ID: dict[tuple[int, int], type["Method"]] = {}
+BY_ID: dict[tuple[int, int], type[Method]] = {}
 
 
 @dataclass_transform(frozen_default=True)
@@ -75,7 +76,7 @@ class Method:
         cls.id = id
         cls.name = name
         # Annotations are strings here (PEP 563), and so name the wire type itself.
-        cls.layout = tuple(cls.__dict__.get("__annotations__", {}).items())
+        cls.layout = tuple(inspect.get_annotations(cls).items())
         BY_ID[id] = cls
 
     def __init__(self, *values: Any, **named: Any) -> None:
@@ -147,7 +148,11 @@ def encode_payload(method: Method) -> bytes:
 def encode(channel: int, method: Method) -> bytes:
     """The whole method frame."""
     payload = encode_payload(method)
-    return b"%b%b%c" % (_FRAME_START.pack(FRAME_METHOD, channel, len(payload)), payload, FRAME_END)
+    return b"%b%b%c" % (
+        _FRAME_START.pack(FRAME_METHOD, channel, len(payload)),
+        payload,
+        FRAME_END,
+    )
 
 
 # ---- connection ----

@@ -69,12 +69,12 @@ class Properties:
     cluster_id: str | None = None
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True, frozen=True, eq=False)
 class Facts:
     """What routing and queues must know of the properties.
 
-    Messages whose facts are equal share one object, as long as the cache holds it, so that `is` tells
-    whether a run goes on.
+    Messages with the same facts share one object, as long as the cache holds it: `is` tells whether a run
+    goes on.
     """
 
     persistent: bool = False
@@ -167,13 +167,18 @@ def encode(properties: Properties) -> bytes:
 
 # ---- facts ----
 
+NO_FACTS: Final = Facts()
+"""Of a message without any property that matters."""
+
 _CACHED_OCTETS_MAX: Final = 512
 _CACHED_COUNT_MAX: Final = 4096
 _facts_by_octets: dict[bytes, Facts] = {}
-_facts_by_key: dict[tuple[bytes, ...], Facts] = {}
+_facts_by_key: dict[tuple[bytes, ...], Facts] = {(b"",) * 6: NO_FACTS}
 # Flag word to the (name, kind) of the properties that follow it.
 _plans: dict[bytes, tuple[tuple[str, str], ...]] = {}
-_NAMES_OF_FACTS: Final = frozenset({"headers", "delivery_mode", "priority", "expiration", "user_id", "reply_to"})
+_NAMES_OF_FACTS: Final = frozenset(
+    {"headers", "delivery_mode", "priority", "expiration", "user_id", "reply_to"}
+)
 
 
 def facts_of(raw: bytes) -> Facts:
@@ -207,7 +212,9 @@ def _key_of_facts(raw: bytes) -> tuple[bytes, ...]:
     if plan is None:
         split(raw)
         flags = _FLAGS.unpack_from(raw)[0]
-        plan = tuple((name if name in _NAMES_OF_FACTS else "", kind) for name, flag, kind in _LAYOUT if flags & flag)
+        plan = tuple(
+            (name if name in _NAMES_OF_FACTS else "", kind) for name, flag, kind in _LAYOUT if flags & flag
+        )
         if len(_plans) >= _CACHED_COUNT_MAX:
             _plans.clear()
         _plans[raw[:2]] = plan
@@ -246,7 +253,12 @@ def _key_of_facts(raw: bytes) -> tuple[bytes, ...]:
 
 
 def _read_facts(
-    mode: bytes, priority: bytes, expiration: bytes, user_id: bytes, headers: bytes, reply_to: bytes
+    mode: bytes,
+    priority: bytes,
+    expiration: bytes,
+    user_id: bytes,
+    headers: bytes,
+    reply_to: bytes,
 ) -> Facts:
     expiration_ms, problem = _read_expiration(expiration) if expiration else (None, "")
     return Facts(
@@ -268,7 +280,10 @@ def _read_expiration(octets: bytes) -> tuple[int | None, str]:
     if not leading:
         return None, f"invalid expiration '{text}': no_integer"
     if leading != digits:
-        return None, f"invalid expiration '{text}': {{leftover_string,\"{digits[len(leading):]}\"}}"
+        return (
+            None,
+            f"invalid expiration '{text}': {{leftover_string,\"{digits[len(leading) :]}\"}}",
+        )
     value = int(text)
     if value < 0:
         return None, f"invalid expiration '{text}': {{value_negative,{value}}}"

@@ -217,7 +217,8 @@ def shortstr(value: str) -> bytes:
     encoded = value.encode()
     if len(encoded) > 255:
         raise LocalProtocolError(
-            ReplyCode.SYNTAX_ERROR, f"{value[:40]!r}... has {len(encoded)} octets, a short string at most 255"
+            ReplyCode.SYNTAX_ERROR,
+            f"{value[:40]!r}... has {len(encoded)} octets, a short string at most 255",
         )
     return _U8.pack(len(encoded)) + encoded
 

@@ -176,7 +176,9 @@ def read_queue_arguments(name: str, vhost: str, arguments: Arguments) -> QueueSe
             elif key == "x-queue-type":
                 _check_type(value)
         except _Invalid as reason:
-            raise PreconditionFailed(f"invalid arg '{key}' for {spoken('queue', name, vhost)}: {reason}") from None
+            raise PreconditionFailed(
+                f"invalid arg '{key}' for {spoken('queue', name, vhost)}: {reason}"
+            ) from None
         if key in _OTHER_TYPES:
             raise PreconditionFailed(
                 f"invalid arg '{key}' for {spoken('queue', name, vhost)} of queue type rabbit_classic_queue"

@@ -17,20 +17,15 @@ from broker.model.message import Slice
 if TYPE_CHECKING:
     from broker.model.queue import Queue
 
-_UNLIMITED = 1 << 30
-
 
 class Prefetch:
-    """At most so many unacknowledged deliveries; 0 is no limit."""
+    """At most so many unacknowledged deliveries; limit 0 is none."""
 
     __slots__ = ("limit", "used")
 
     def __init__(self, limit: int = 0) -> None:
         self.limit = limit
         self.used = 0
-
-    def room(self) -> int:
-        return max(self.limit - self.used, 0) if self.limit else _UNLIMITED
 
 
 class Unacked:

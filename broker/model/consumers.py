@@ -76,13 +76,19 @@ class Consumers:
     def with_room(self) -> list[tuple[Consumer, int]]:
         """Those of the highest priority among which anybody has room, in turn, with their room."""
         for group in self._by_priority.values():
-            found = [(consumer, room) for consumer in group if (room := consumer.room()) > 0]
+            found = []
+            for consumer in group:
+                room = consumer.room()
+                if room > 0:
+                    found.append((consumer, room))
             if found:
                 return found
         return []
 
     def served(self, consumer: Consumer) -> None:
         """It is behind its equals now."""
+        if self._count == 1:
+            return
         group = self._by_priority[consumer.priority]
         while group[-1] is not consumer:
             group.rotate(-1)

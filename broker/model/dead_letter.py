@@ -38,9 +38,16 @@ def recorded(history: Any, death: Death, seconds: Any, count: Any) -> list[Mappi
     for at, entry in enumerate(entries):
         if entry.get("queue") == death.queue and entry.get("reason") == death.reason:
             times = entry.get("count")
-            again = {**entry, "count": count(times + 1 if isinstance(times, int) else 1)}
+            again = {
+                **entry,
+                "count": count(times + 1 if isinstance(times, int) else 1),
+            }
             return [again, *entries[:at], *entries[at + 1 :]]
-    first: dict[str, Any] = {"count": count(1), "reason": death.reason, "queue": death.queue}
+    first: dict[str, Any] = {
+        "count": count(1),
+        "reason": death.reason,
+        "queue": death.queue,
+    }
     first["time"] = seconds(death.time_ms // 1000)
     first["exchange"] = death.exchange
     first["routing-keys"] = list(death.routing_keys)

@@ -46,9 +46,15 @@ class Binding:
         return identity_of(self.destination, self.routing_key, self.arguments)
 
 
-def identity_of(destination: Destination, routing_key: str, arguments: Arguments) -> tuple[Destination, str, str]:
+def identity_of(
+    destination: Destination, routing_key: str, arguments: Arguments
+) -> tuple[Destination, str, str]:
     """What tells a binding of one exchange from its others."""
-    return destination, routing_key, repr(sorted(arguments.items())) if arguments else ""
+    return (
+        destination,
+        routing_key,
+        repr(sorted(arguments.items())) if arguments else "",
+    )
 
 
 class Matcher(ABC):

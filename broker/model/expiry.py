@@ -27,9 +27,6 @@ class Expiry:
         self._stored: dict[int, list[list[int]]] = {}
         self._stored_moments: list[int] = []
 
-    def __bool__(self) -> bool:
-        return bool(self._slices or self._stored_moments)
-
     def add(self, piece: Slice) -> None:
         """Watch a slice that has just begun to wait."""
         heapq.heappush(self._slices, (piece.expires_at, piece.offsets.start, piece))

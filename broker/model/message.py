@@ -111,7 +111,13 @@ class Slice:
         # What a hollow slice has in each part can only be guessed, until it is filled.
         size = -1 if self.contents else self.size * len(offsets) // len(self.offsets)
         part = Slice(
-            self.envelope, self.contents[which], offsets, self.body_size, self.expires_at, self.stored, size
+            self.envelope,
+            self.contents[which],
+            offsets,
+            self.body_size,
+            self.expires_at,
+            self.stored,
+            size,
         )
         part.redelivered = self.redelivered
         return part
@@ -128,6 +134,18 @@ class Slice:
         """A slice for each message."""
         return [self.part(slice(at, at + 1)) for at in range(len(self.offsets))]
 
+    def goes_on(self, last: Slice) -> bool:
+        """Both can be one slice."""
+        return (
+            self.envelope is last.envelope
+            and self.offsets.start == last.offsets.stop
+            and self.offsets.step == last.offsets.step == 1
+            and self.body_size == last.body_size
+            and self.expires_at == last.expires_at
+            and self.stored is last.stored
+            and self.redelivered is last.redelivered
+        )
+
     @property
     def hollow(self) -> bool:
         return not self.contents
@@ -142,3 +160,34 @@ class Slice:
         """Let go of the contents; only what is stored may."""
         assert self.stored
         self.contents = []
+
+
+def joined(pieces: list[Slice]) -> list[Slice]:
+    """The same messages in as few slices as can be; none may be hollow."""
+    if len(pieces) < 2:
+        return pieces
+    found: list[Slice] = []
+    group = [pieces[0]]
+    for piece in pieces[1:]:
+        if not piece.goes_on(group[-1]):
+            found.append(_one_of(group))
+            group = []
+        group.append(piece)
+    found.append(_one_of(group))
+    return found
+
+
+def _one_of(group: list[Slice]) -> Slice:
+    first = group[0]
+    if len(group) == 1:
+        return first
+    one = Slice(
+        first.envelope,
+        [content for piece in group for content in piece.contents],
+        range(first.offsets.start, group[-1].offsets.stop),
+        first.body_size,
+        first.expires_at,
+        first.stored,
+    )
+    one.redelivered = first.redelivered
+    return one

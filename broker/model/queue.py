@@ -5,8 +5,8 @@ Flow:   the node pushes runs and asks to dispatch; consumers get slices and give
         makes dead letters of it and then says `forget`.
 Shape:  ready messages, head first:  returned (were out before) | resident (in memory) | backlog (in the
         store only). Offsets rise through all three, as whoever was out lies before whoever was not.
-Limits: `memory_max` octets of resident messages; what comes beyond that goes to the store alone. The
-        backlog is read a megabyte at a time.
+Limits: `memory_max` octets of resident messages, and a share of what all queues may have together; what
+        comes beyond that goes to the store alone. The backlog is read a megabyte at a time.
 Spec:   AMQP 0-9-1 section 3.1.4; RabbitMQ for requeue order, limits, expiry and overflow.
 """
 
@@ -17,14 +17,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from broker.model.arguments import DROP_HEAD, REJECT_PUBLISH_DLX, Arguments, QueueSettings
+from broker.model.arguments import (
+    DROP_HEAD,
+    REJECT_PUBLISH_DLX,
+    Arguments,
+    QueueSettings,
+)
 from broker.model.consumers import Consumer, Consumers
 from broker.model.expiry import Expiry
-from broker.model.message import Envelope, Facts, Run, Slice
+from broker.model.message import Envelope, Facts, Run, Slice, joined
 
 # How much one consumer gets in one go.
 _DELIVERY_SIZE: Final = 256 * 1024
 _LOAD_SIZE: Final = 1024 * 1024
+# What a queue may hold in memory when all queues together hold too much.
+_MEMORY_MIN: Final = 64 * 1024
 # What an object of one message costs beside its octets.
 _MESSAGE_OVERHEAD: Final = 160
 # Beyond this, messages that are out keep their contents only in the store.
@@ -77,6 +84,16 @@ class Counters:
     acknowledged: int = 0
 
 
+class Memory:
+    """What all queues together have in memory, and may have; each may have a little whatever the others do."""
+
+    __slots__ = ("limit", "used")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+
+
 class Queue:
     """One queue."""
 
@@ -88,6 +105,7 @@ class Queue:
         "_bury",
         "_expiry",
         "_limited",
+        "_all_memory",
         "_memory",
         "_memory_max",
         "_resident",
@@ -109,6 +127,7 @@ class Queue:
         "ready_count",
         "ready_size",
         "settings",
+        "timed",
         "unacked_count",
         "unacked_size",
         "vhost",
@@ -127,6 +146,7 @@ class Queue:
         arguments: Arguments | None = None,
         settings: QueueSettings | None = None,
         memory_max: int = 32 * 1024 * 1024,
+        memory: Memory | None = None,
         now_ms: int = 0,
     ) -> None:
         self.name = name
@@ -144,7 +164,9 @@ class Queue:
         self.lasting = durable and owner is None
         """It outlives the process, and so do its persistent messages."""
         self.deleted = False
-        self.eager = self._ttl is not None or self.settings.expires_ms is not None
+        self.timed = self._ttl is not None or self.settings.expires_ms is not None
+        """Time may have something to do here: then `next_moment` knows when."""
+        self.eager = self.timed
         """After a push there may be something to do: somebody consumes, or messages expire."""
         self.ready_count = 0
         self.ready_size = 0
@@ -155,6 +177,7 @@ class Queue:
         self._bury = bury
         self._memory_max = memory_max
         self._memory = 0
+        self._all_memory = memory or Memory(memory_max)
         # Descending, so that the head is at the cheap end.
         self._returned: list[Slice] = []
         self._resident: deque[Slice] = deque()
@@ -174,7 +197,13 @@ class Queue:
         self._append(run.envelope, run.contents, run.body_size, now_ms)
         return ()
 
-    def _append(self, envelope: Envelope, contents: list[bytes], body_size: int | None, now_ms: int) -> None:
+    def _append(
+        self,
+        envelope: Envelope,
+        contents: list[bytes],
+        body_size: int | None,
+        now_ms: int,
+    ) -> None:
         first = self.next_offset
         count = len(contents)
         offsets = range(first, first + count)
@@ -183,11 +212,16 @@ class Queue:
         expires_at = 0
         if self._ttl is not None or facts.expiration_ms is not None:
             expires_at = self._expires_at(facts, now_ms)
-            self.eager = True
+            self.timed = self.eager = True
         lasting = self.lasting and facts.persistent
         piece = Slice(envelope, contents, offsets, body_size, expires_at, lasting)
         size = piece.size
-        if self._backlog_count or self._memory + size > self._memory_max:
+        held = self._memory + size
+        if (
+            self._backlog_count
+            or held > self._memory_max
+            or (held > _MEMORY_MIN and self._all_memory.used > self._all_memory.limit)
+        ):
             piece.stored = True
             self._store.append(piece, not lasting)
             self._add_backlog(offsets, count, size)
@@ -211,10 +245,19 @@ class Queue:
 
     def _add_resident(self, piece: Slice) -> None:
         self._resident.append(piece)
-        self._memory += piece.size + _MESSAGE_OVERHEAD * len(piece.offsets)
+        self._hold(piece.size + _MESSAGE_OVERHEAD * len(piece.offsets))
         piece.waiting = True
         if piece.expires_at and piece.envelope.facts.expiration_ms is not None:
             self._expiry.add(piece)
+
+    def _hold(self, octets: int) -> None:
+        """So much more is in memory, or less."""
+        self._memory += octets
+        self._all_memory.used += octets
+
+    def let_go(self) -> None:
+        """The queue is deleted, and its messages are in memory no more."""
+        self._hold(-self._memory)
 
     def _push_limited(self, run: Run, now_ms: int) -> Sequence[int]:
         """Message by message where it matters: who can be handed over at once does not count."""
@@ -234,7 +277,11 @@ class Queue:
             self._append(run.envelope, [content], size, now_ms)
         if refused and self.settings.overflow == REJECT_PUBLISH_DLX:
             contents = [run.contents[index] for index in refused]
-            self._bury(self, MAXLEN, Slice(run.envelope, contents, range(len(contents)), None, 0, False))
+            self._bury(
+                self,
+                MAXLEN,
+                Slice(run.envelope, contents, range(len(contents)), None, 0, False),
+            )
         return refused
 
     def _would_overflow(self, size: int) -> bool:
@@ -262,7 +309,7 @@ class Queue:
 
     def watch_stored(self, expires_at: int, offsets: range) -> None:
         """Some of the messages restored have a time of their own."""
-        self.eager = True
+        self.timed = self.eager = True
         self._expiry.add_stored(expires_at, offsets)
 
     # ---- the head ----
@@ -303,41 +350,46 @@ class Queue:
 
     def take(self, count_max: int, size_max: int = 1 << 62) -> list[Slice]:
         """Take messages from the head: at most `count_max`, and about `size_max` octets but at least one."""
-        taken = []
-        while count_max > 0 and size_max > 0:
+        taken: list[Slice] = []
+        while count_max > 0 and size_max > 0 and self.ready_count:
             piece = self._head()
             if piece is None:
                 break
             count = len(piece.offsets)
             if count > count_max or piece.size > size_max:
                 fitting = max(1, count * size_max // piece.size) if piece.size else count
-                fitting = min(count_max, fitting)
-                taken.append(piece.cut(fitting) if fitting < count else self._take_whole(piece))
-            else:
-                taken.append(self._take_whole(piece))
-            part = taken[-1]
-            if part is not piece and not self._returned:
-                self._memory -= part.size + _MESSAGE_OVERHEAD * len(part.offsets)
-            count_max -= len(part.offsets)
+                count = min(count_max, fitting, count)
+            part = self._take_whole(piece) if count == len(piece.offsets) else self._take_some(piece, count)
+            count_max -= count
             size_max -= part.size
-            self.ready_count -= len(part.offsets)
+            self.ready_count -= count
             self.ready_size -= part.size
-            if part.hollow:
+            if not part.contents:
                 self._store.fill(part)
-                if part.hollow:
-                    taken.pop()
+                if not part.contents:
+                    continue
+            taken.append(part)
         return taken
+
+    def _take_some(self, piece: Slice, count: int) -> Slice:
+        part = piece.cut(count)
+        if not self._returned:
+            self._hold(-part.size - _MESSAGE_OVERHEAD * count)
+        return part
 
     def _take_whole(self, piece: Slice) -> Slice:
         if self._returned:
             self._returned.pop()
         else:
             self._resident.popleft()
-            self._memory -= piece.size + _MESSAGE_OVERHEAD * len(piece.offsets)
-        self._unwatch(piece)
+            self._hold(-piece.size - _MESSAGE_OVERHEAD * len(piece.offsets))
+        if piece.expires_at:
+            self._unwatch(piece)
+        piece.waiting = False
         return piece
 
     def _unwatch(self, piece: Slice) -> None:
+        """It does not wait any more."""
         piece.waiting = False
         if piece.expires_at and piece.envelope.facts.expiration_ms is not None:
             self._expiry.forget()
@@ -354,7 +406,7 @@ class Queue:
                 return
 
     def _serve(self, consumer: Consumer, room: int) -> bool:
-        pieces = self.take(room, _DELIVERY_SIZE)
+        pieces = joined(self.take(room, _DELIVERY_SIZE))
         for piece in pieces:
             self._hand(consumer, piece)
         if pieces:
@@ -365,7 +417,7 @@ class Queue:
         """Message by message in turn: of each slice, every consumer gets each n-th message."""
         turns = len(able)
         at = 0
-        pieces = self.take(turns * min(room for _, room in able), _DELIVERY_SIZE)
+        pieces = joined(self.take(turns * min(room for _, room in able), _DELIVERY_SIZE))
         for piece in pieces:
             count = len(piece.offsets)
             for first in range(min(turns, count)):
@@ -478,7 +530,8 @@ class Queue:
         self._returned.clear()
         self._resident.clear()
         self._expiry = Expiry()
-        self.ready_count = self.ready_size = self._memory = 0
+        self._hold(-self._memory)
+        self.ready_count = self.ready_size = 0
         self._backlog_count = self._backlog_size = 0
         return count
 
@@ -501,7 +554,7 @@ class Queue:
         if piece.redelivered and piece in self._returned:
             self._returned.remove(piece)
         else:
-            self._memory -= piece.size + _MESSAGE_OVERHEAD * len(piece.offsets)
+            self._hold(-piece.size - _MESSAGE_OVERHEAD * len(piece.offsets))
         self._bury_filled(EXPIRED, piece)
 
     def _bury_stored(self, offsets: range, now_ms: int) -> None:
@@ -528,11 +581,6 @@ class Queue:
         """Somebody declared the queue again, or its last consumer went."""
         self._used_ms = now_ms
 
-    @property
-    def has_moments(self) -> bool:
-        """There may be a `next_moment`."""
-        return self._ttl is not None or self.settings.expires_ms is not None or bool(self._expiry)
-
     def add_consumer(self, consumer: Consumer) -> None:
         """Raises AccessRefused if it or somebody there wants the queue alone."""
         self.consumers.add(consumer, self.name, self.vhost)
@@ -542,7 +590,7 @@ class Queue:
         self.consumers.remove(consumer)
         if not len(self.consumers):
             self._used_ms = now_ms
-            self.eager = self.has_moments
+            self.eager = self.timed
 
     def next_moment(self) -> int:
         """When `expire` or `is_unused` may have something to do next; 0 for never."""

@@ -81,4 +81,6 @@ class User:
             name = DEFAULT_EXCHANGE_SPOKEN
         permission = self.permissions.get(vhost)
         if permission is None or not permission.allows(right, name):
-            raise AccessRefused(f"{right.value} access to {spoken(kind, name, vhost)} refused for user '{self.name}'")
+            raise AccessRefused(
+                f"{right.value} access to {spoken(kind, name, vhost)} refused for user '{self.name}'"
+            )

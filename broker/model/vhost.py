@@ -21,8 +21,21 @@ from broker.model.arguments import (
     read_alternate,
     read_queue_arguments,
 )
-from broker.model.errors import AccessRefused, NotFound, PreconditionFailed, ResourceLocked
-from broker.model.exchange import EXCHANGE, QUEUE, Binding, Destination, Exchange, Headers, identity_of
+from broker.model.errors import (
+    AccessRefused,
+    NotFound,
+    PreconditionFailed,
+    ResourceLocked,
+)
+from broker.model.exchange import (
+    EXCHANGE,
+    QUEUE,
+    Binding,
+    Destination,
+    Exchange,
+    Headers,
+    identity_of,
+)
 from broker.model.queue import Queue
 from broker.model.resource import check_not_reserved, cleaned, spoken
 
@@ -212,7 +225,11 @@ class Vhost:
     # ---- bindings ----
 
     def bind(
-        self, source: str, destination: Destination, routing_key: str, arguments: Arguments
+        self,
+        source: str,
+        destination: Destination,
+        routing_key: str,
+        arguments: Arguments,
     ) -> tuple[Binding, bool]:
         """The binding, and whether it is new.
 
@@ -223,7 +240,13 @@ class Vhost:
         target = self._end(destination)
         exchange = self.exchange(source)
         exchange.matcher.check(routing_key, arguments)
-        binding = Binding(source, destination, routing_key, arguments, exchange.durable and target.durable)
+        binding = Binding(
+            source,
+            destination,
+            routing_key,
+            arguments,
+            exchange.durable and target.durable,
+        )
         current = exchange.bindings.get(binding.identity)
         if current is not None:
             return current, False
@@ -232,7 +255,13 @@ class Vhost:
         self._forget_routes()
         return binding, True
 
-    def unbind(self, source: str, destination: Destination, routing_key: str, arguments: Arguments) -> Removed:
+    def unbind(
+        self,
+        source: str,
+        destination: Destination,
+        routing_key: str,
+        arguments: Arguments,
+    ) -> Removed:
         """Empty if there was no such binding. Raises AccessRefused on the default exchange."""
         self._check_not_default(source, destination)
         removed = Removed()
@@ -310,9 +339,7 @@ class Vhost:
             exchange = pending.pop()
             if exchange.matcher.needs_headers:
                 remember = False
-            matched = [
-                end for end in self._matched(exchange, routing_key, headers) if end is not None
-            ]
+            matched = [end for end in self._matched(exchange, routing_key, headers) if end is not None]
             if not matched and exchange.alternate is not None:
                 alternate = self.exchanges.get(exchange.alternate)
                 matched = [alternate] if alternate is not None else []

@@ -52,7 +52,11 @@ class Accounts:
             new = True
         else:
             new = False
-        current.password_hash, current.hashing_algorithm, current.tags = password_hash, algorithm, tags
+        current.password_hash, current.hashing_algorithm, current.tags = (
+            password_hash,
+            algorithm,
+            tags,
+        )
         self._flusher.change([Change(key(USER, name), _user_value(current))])
         return new
 
@@ -87,11 +91,18 @@ class Accounts:
     # ---- at start ----
 
     def load_user(self, name: str, value: dict[str, Any]) -> None:
-        self.users[name] = User(name, value["password_hash"], value["hashing_algorithm"], tuple(value["tags"]))
+        self.users[name] = User(
+            name,
+            value["password_hash"],
+            value["hashing_algorithm"],
+            tuple(value["tags"]),
+        )
 
     def load_permission(self, vhost: str, name: str, value: dict[str, Any]) -> None:
         if name in self.users:
-            self.users[name].permissions[vhost] = Permission(value["configure"], value["write"], value["read"])
+            self.users[name].permissions[vhost] = Permission(
+                value["configure"], value["write"], value["read"]
+            )
 
 
 def _user_value(user: User) -> dict[str, Any]:
@@ -103,7 +114,4 @@ def _user_value(user: User) -> dict[str, Any]:
 
 
 # The hash of a password that was thrown away.
-_NOBODY = (
-    "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$"
-    "Wn9cVwJ3s0mQ0o2mL8fUe2nM0mXx0cV0o3r6c9w1m3E"
-)
+_NOBODY = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$Wn9cVwJ3s0mQ0o2mL8fUe2nM0mXx0cV0o3r6c9w1m3E"

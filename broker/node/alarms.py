@@ -18,7 +18,10 @@ logger = logging.getLogger("broker.node")
 MEMORY = "memory"
 DISK = "disk"
 
-_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+_CGROUP_LIMITS = (
+    "/sys/fs/cgroup/memory.max",
+    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+)
 
 
 def memory_total() -> int:
@@ -71,4 +74,8 @@ class Alarms:
     @property
     def reason(self) -> str:
         """For connection.blocked: `low on memory & disk`; "" when no alarm is on."""
-        return f"low on {' & '.join(kind for kind in (MEMORY, DISK) if kind in self.active)}" if self.active else ""
+        return (
+            f"low on {' & '.join(kind for kind in (MEMORY, DISK) if kind in self.active)}"
+            if self.active
+            else ""
+        )

@@ -15,7 +15,7 @@ from typing import Any
 
 from broker.amqp import content, properties, wire
 from broker.amqp.errors import ProtocolError
-from broker.amqp.frames import Envelope, PublishRun
+from broker.amqp.frames import Envelope, PublishRun, envelope_of
 from broker.model.dead_letter import X_DEATH, Death, first_and_last, recorded
 from broker.model.message import Slice
 from broker.model.queue import Queue
@@ -52,8 +52,9 @@ def _envelope_of(queue: Queue, piece: Slice, raw: bytes) -> Envelope:
     died = piece.envelope
     settings = queue.settings
     key = settings.dead_letter_routing_key
-    assert isinstance(died, Envelope) and settings.dead_letter_exchange is not None
-    return Envelope(
+    assert isinstance(died, Envelope)
+    assert settings.dead_letter_exchange is not None
+    return envelope_of(
         died.channel,
         died.frame_max,
         settings.dead_letter_exchange,

@@ -77,7 +77,13 @@ class _Job:
 class _Worker:
     """A thread that carries out jobs one after another."""
 
-    def __init__(self, name: str, files: Files, definitions: DefinitionStore, finished: Callable[[_Job], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        files: Files,
+        definitions: DefinitionStore,
+        finished: Callable[[_Job], None],
+    ) -> None:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._files = files
         self._handles = files.handles(_HANDLES)
@@ -142,9 +148,7 @@ class _Worker:
         directory = os.path.dirname(write.path)
         if write.created:
             self._files.make_directory(directory)
-        self._handles.write(write.path, write.position, write.buffers)
-        if write.sync:
-            self._handles.sync(write.path)
+        self._handles.write(write.path, write.position, write.buffers, sync=write.sync)
         if write.created:
             self._files.sync_directory(directory)
 
@@ -164,6 +168,8 @@ class Flusher:
         journal_size_max: int = JOURNAL_SIZE_MAX,
     ) -> None:
         self.open = Commit()
+        self.when_settled: Callable[[], object] = lambda: None
+        """Called when settlements begin to wait: somebody calls `settle_soon` `SETTLE_MS` later."""
         self.commits = 0
         self.journaled_commits = 0
         self._reader = reader
@@ -192,6 +198,8 @@ class Flusher:
         self._appended[store] = None
 
     def settled(self, store: QueueStore) -> None:
+        if not self._settled:
+            self.when_settled()
         self._settled[store] = None
 
     def change(self, changes: list[Change]) -> None:
@@ -217,13 +225,8 @@ class Flusher:
     def disk_full(self) -> bool:
         return self._writer.disk_full or self._mover.disk_full
 
-    @property
-    def settles(self) -> bool:
-        """Settlements wait for `settle_soon`."""
-        return bool(self._settled)
-
     def settle_soon(self) -> None:
-        """The next commit writes settlements too; called each `SETTLE_MS`."""
+        """The next commit writes settlements too."""
         self._settle_now = bool(self._settled)
 
     def checkpoint_soon(self) -> None:
@@ -232,9 +235,7 @@ class Flusher:
 
     def _has_work(self) -> bool:
         commit = self.open
-        return bool(
-            self._appended or commit.waiters or commit.changes or commit.removals or self._settle_now
-        )
+        return bool(self._appended or commit.waiters or commit.changes or commit.removals or self._settle_now)
 
     # ---- running ----
 

@@ -25,7 +25,7 @@ from broker.model.dead_letter import is_cycle
 from broker.model.errors import ModelError, PreconditionFailed
 from broker.model.exchange import Headers
 from broker.model.message import Slice
-from broker.model.queue import Queue
+from broker.model.queue import Memory, Queue
 from broker.model.vhost import NO_HEADERS, Vhost
 from broker.node.accounts import Accounts
 from broker.node.alarms import Alarms
@@ -56,6 +56,7 @@ class NodeOptions:
     data: str
     name: str = "leveret@localhost"
     queue_memory_max: int = 32 * 1024 * 1024
+    queues_memory_max: int = 256 * 1024 * 1024
     segment_size_max: int = SEGMENT_SIZE_MAX
     memory_limit: int = 1 << 62
     disk_free_limit: int = 0
@@ -78,7 +79,13 @@ class Published:
 class Node:
     """Everything that a broker owns apart from its connections."""
 
-    def __init__(self, options: NodeOptions, files: Files, definitions: DefinitionStore, clock: Clock) -> None:
+    def __init__(
+        self,
+        options: NodeOptions,
+        files: Files,
+        definitions: DefinitionStore,
+        clock: Clock,
+    ) -> None:
         """Use `open_node`."""
         self.options = options
         self.clock = clock
@@ -107,6 +114,7 @@ class Node:
             clock.now_ms,
             journal_number=self._journal.next_number,
         )
+        self.flusher.when_settled = lambda: self.scheduler.after(SETTLE_MS, self.flusher.settle_soon)
         self.accounts = Accounts(self.flusher)
         self.topology = Topology(
             self.flusher,
@@ -118,10 +126,14 @@ class Node:
             os.path.join(options.data, "queues"),
             self._bury,
             queue_memory_max=options.queue_memory_max,
+            # Messages go to the disk long before publishers have to wait for memory.
+            memory=Memory(min(options.queues_memory_max, options.memory_limit // 3)),
         )
         self.topology.on_timed(self._note_timed)
         self.alarms = Alarms(
-            options.memory_limit, options.disk_free_limit, lambda: files.free_bytes(options.data)
+            options.memory_limit,
+            options.disk_free_limit,
+            lambda: files.free_bytes(options.data),
         )
 
     # ---- publishing ----
@@ -146,12 +158,20 @@ class Node:
                 if route.queues:
                     self._push(route.queues, run, index, result, now_ms)
                 else:
-                    result.unroutable = (*result.unroutable, *range(index, index + count))
+                    result.unroutable = (
+                        *result.unroutable,
+                        *range(index, index + count),
+                    )
             index += count
         return result
 
     def _push(
-        self, queues: Sequence[Queue], run: PublishRun, index: int, result: Published, now_ms: int
+        self,
+        queues: Sequence[Queue],
+        run: PublishRun,
+        index: int,
+        result: Published,
+        now_ms: int,
     ) -> None:
         lasting = False
         for queue in queues:
@@ -212,7 +232,7 @@ class Node:
             for queue in marked:
                 if queue.ready_count:
                     queue.dispatch()
-                if queue.has_moments:
+                if queue.timed:
                     self._timed[queue] = None
             if self._timed:
                 self._watch_time()
@@ -240,7 +260,8 @@ class Node:
                 timer = None
             if moment and timer is None:
                 self._timers[queue] = self.scheduler.at(
-                    max(moment, now_ms + 1), lambda queue=queue: self._time_has_come(queue)  # type: ignore[misc]
+                    max(moment, now_ms + 1),
+                    lambda queue=queue: self._time_has_come(queue),  # type: ignore[misc]
                 )
 
     def _cancel_timer(self, queue: Queue) -> None:
@@ -299,15 +320,10 @@ class Node:
     async def run(self) -> None:
         """Timers, alarms and tidying, forever."""
         async with trio.open_nursery() as nursery:
-            self.scheduler.after(SETTLE_MS, self._settle)
             self.scheduler.after(0, self._check_alarms)
             self.scheduler.after(_TIDY_MS, self._tidy)
             nursery.start_soon(self.scheduler.run, self.end_pass)
             nursery.start_soon(self._watch_restored)
-
-    def _settle(self) -> None:
-        self.flusher.settle_soon()
-        self.scheduler.after(SETTLE_MS, self._settle)
 
     def _check_alarms(self) -> None:
         self.alarms.check(disk_full=self.flusher.disk_full)
@@ -372,7 +388,9 @@ class Node:
         for path in self._journal.paths:
             self._files.remove(path)
         self._journal.entries.clear()
-        self._remove_strangers({str(store.log.id) for store in map(self.topology.store_of, self.topology.queues())})
+        self._remove_strangers(
+            {str(store.log.id) for store in map(self.topology.store_of, self.topology.queues())}
+        )
 
     def _remove_strangers(self, known: set[str]) -> None:
         """Queues that did not outlive the last process may have left a log behind."""
@@ -438,4 +456,9 @@ def _without_bcc(closed: bytes, envelope: Envelope) -> bytes:
     fields = wire.split_table(values["headers"])
     del fields["BCC"]
     values["headers"] = wire.join_table(fields)
-    return content.build(envelope.channel, properties.join(values), content.body_of(closed), envelope.frame_max)
+    return content.build(
+        envelope.channel,
+        properties.join(values),
+        content.body_of(closed),
+        envelope.frame_max,
+    )

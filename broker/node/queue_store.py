@@ -60,7 +60,13 @@ class QueueStore:
     )
 
     def __init__(
-        self, name: str, log: Log, files: Files, reader: Handles, flusher: Flusher, now_ms: Callable[[], int]
+        self,
+        name: str,
+        log: Log,
+        files: Files,
+        reader: Handles,
+        flusher: Flusher,
+        now_ms: Callable[[], int],
     ) -> None:
         self.name = name
         self.log = log
@@ -88,7 +94,14 @@ class QueueStore:
         envelope = piece.envelope
         assert type(envelope) is Envelope
         self._pushed.append(
-            (envelope, piece.contents, piece.offsets, piece.body_size, piece.expires_at, transient)
+            (
+                envelope,
+                piece.contents,
+                piece.offsets,
+                piece.body_size,
+                piece.expires_at,
+                transient,
+            )
         )
         self._flusher.appended(self)
 
@@ -143,9 +156,18 @@ class QueueStore:
         while at <= wanted[-1] and at not in by_offset and (found := self._read_log(at, 1)):
             for batch in found:
                 run = records.decode(batch.payload, batch.count)
-                by_offset.update(zip(range(batch.base_offset, batch.next_offset), run.contents, strict=True))
+                by_offset.update(
+                    zip(
+                        range(batch.base_offset, batch.next_offset),
+                        run.contents,
+                        strict=True,
+                    )
+                )
             at = found[-1].next_offset
-        readable = next((at for at, offset in enumerate(wanted) if offset not in by_offset), len(wanted))
+        readable = next(
+            (at for at, offset in enumerate(wanted) if offset not in by_offset),
+            len(wanted),
+        )
         piece.fill([by_offset[offset] for offset in wanted[:readable]])
 
     def handed_out(self, offset: int) -> None:
@@ -155,17 +177,36 @@ class QueueStore:
     # ---- what the flusher asks for ----
 
     def to_journal(
-        self, number: int, now_ms: int, batch_parts: list[bytes], settlement_parts: list[bytes]
+        self,
+        number: int,
+        now_ms: int,
+        batch_parts: list[bytes],
+        settlement_parts: list[bytes],
     ) -> None:
         """Add the entries for what no journal holds yet; the one with this number is going to."""
         self.journal_number = number
         log_id = self.log.id
-        for envelope, contents, offsets, body_size, expires_at, transient in self._pushed[self._journaled :]:
+        for (
+            envelope,
+            contents,
+            offsets,
+            body_size,
+            expires_at,
+            transient,
+        ) in self._pushed[self._journaled :]:
             payload = records.encode(envelope, contents, body_size)
             size = len(payload[0]) + len(payload[1])
             attributes = batches.TRANSIENT if transient else 0
             batch_parts.append(
-                journal.batch_entry(log_id, offsets.start, len(contents), attributes, now_ms, expires_at, size)
+                journal.batch_entry(
+                    log_id,
+                    offsets.start,
+                    len(contents),
+                    attributes,
+                    now_ms,
+                    expires_at,
+                    size,
+                )
             )
             batch_parts += payload
         self._journaled = len(self._pushed)
@@ -187,7 +228,10 @@ class QueueStore:
         if not settlements:
             settled_end = 0
         taken, self._pushed = self._pushed[:end], self._pushed[end:]
-        entries, self._settlements = self._settlements[:settled_end], self._settlements[settled_end:]
+        entries, self._settlements = (
+            self._settlements[:settled_end],
+            self._settlements[settled_end:],
+        )
         made = self._batches(taken, self._journaled)
         self._journaled = 0
         self._journaled_settlements = max(0, self._journaled_settlements - settled_end)
@@ -288,7 +332,12 @@ class QueueStore:
                 report, lost = recovery.mend(self._files, self._reader, self.log, error)
                 for line in (*report.cut, *report.damaged):
                     logger.error("queue %s: %s", self.name, line)
-                logger.error("queue %s: %d messages are lost to a damaged disk: %s", self.name, lost, error)
+                logger.error(
+                    "queue %s: %d messages are lost to a damaged disk: %s",
+                    self.name,
+                    lost,
+                    error,
+                )
 
     def _pieces(self, batch: Batch, offset: int) -> list[Slice]:
         """The messages of a batch that wait still, from `offset` on."""
@@ -303,7 +352,14 @@ class QueueStore:
                     continue
                 start = offsets.start - batch.base_offset
                 contents = run.contents[start : start + len(offsets)]
-                piece = Slice(run.envelope, contents, offsets, run.body_size, batch.max_timestamp, True)
+                piece = Slice(
+                    run.envelope,
+                    contents,
+                    offsets,
+                    run.body_size,
+                    batch.max_timestamp,
+                    True,
+                )
                 piece.redelivered = redelivered
                 found.append(piece)
         return found
@@ -331,7 +387,10 @@ class QueueStore:
             while segment.max_timestamp and (found := self._read_log(at, _READ_SIZE)):
                 for batch in found:
                     if batch.max_timestamp and batch.base_offset < segment.next_offset:
-                        yield batch.max_timestamp, range(batch.base_offset, batch.next_offset)
+                        yield (
+                            batch.max_timestamp,
+                            range(batch.base_offset, batch.next_offset),
+                        )
                 at = found[-1].next_offset
                 if at >= segment.next_offset:
                     break
@@ -340,18 +399,9 @@ class QueueStore:
 def _goes_on(last: Pushed, pushed: Pushed) -> bool:
     """Both can be in one batch."""
     return (
-        (pushed[0] is last[0] or _alike(pushed[0], last[0]))
+        pushed[0] is last[0]
         and pushed[2].start == last[2].stop
-        and pushed[3:] == last[3:]
-    )
-
-
-def _alike(one: Envelope, other: Envelope) -> bool:
-    """Different publishers, but the same in everything that a batch says once."""
-    return (
-        one.facts is other.facts
-        and one.routing_key == other.routing_key
-        and one.exchange == other.exchange
-        and one.channel == other.channel
-        and one.frame_max == other.frame_max
+        and pushed[3] == last[3]
+        and pushed[4] == last[4]
+        and pushed[5] is last[5]
     )

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from broker.amqp import content, wire
-from broker.amqp.frames import Envelope, PublishRun
+from broker.amqp.frames import Envelope, PublishRun, envelope_of
 from broker.amqp.properties import facts_of
 from broker.storage.errors import CorruptLog
 
@@ -69,5 +69,5 @@ def decode(payload: bytes, count: int) -> PublishRun:
         contents.append(payload[at : at + size])
         at += size
     facts = facts_of(content.properties_of(contents[0]))
-    envelope = Envelope(channel, frame_max, exchange, routing_key, facts)
+    envelope = envelope_of(channel, frame_max, exchange, routing_key, facts)
     return PublishRun(envelope, contents, None if body_size == _DIFFER else body_size)

@@ -13,11 +13,16 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from broker.model.arguments import OBSOLETE, Arguments, QueueSettings, read_queue_arguments
+from broker.model.arguments import (
+    OBSOLETE,
+    Arguments,
+    QueueSettings,
+    read_queue_arguments,
+)
 from broker.model.errors import ModelError, NotFound, PreconditionFailed
 from broker.model.exchange import QUEUE, Binding, Destination, Exchange
 from broker.model.message import Slice
-from broker.model.queue import Queue
+from broker.model.queue import Memory, Queue
 from broker.model.resource import spoken
 from broker.model.vhost import Removed, Vhost
 from broker.node import definitions
@@ -48,6 +53,7 @@ class Topology:
         bury: Callable[[Queue, str, Slice], None],
         *,
         queue_memory_max: int,
+        memory: Memory,
     ) -> None:
         self.vhosts: dict[str, Vhost] = {}
         self.vhost_deleted: list[Callable[[Vhost], None]] = []
@@ -61,6 +67,7 @@ class Topology:
         self._queues_directory = queues_directory
         self._bury = bury
         self._queue_memory_max = queue_memory_max
+        self._memory = memory
         self._stores: dict[Queue, QueueStore] = {}
         self._next_id = 1
         self._timed: Callable[[Queue], None] = lambda queue: None
@@ -118,7 +125,12 @@ class Topology:
     ) -> tuple[Exchange, bool]:
         """As `Vhost.declare_exchange`, and a definition if it is new and durable."""
         exchange, new = vhost.declare_exchange(
-            name, type, durable=durable, auto_delete=auto_delete, internal=internal, arguments=arguments or {}
+            name,
+            type,
+            durable=durable,
+            auto_delete=auto_delete,
+            internal=internal,
+            arguments=arguments or {},
         )
         if new and durable:
             value = {
@@ -153,7 +165,14 @@ class Topology:
         queue, new = vhost.declare_queue(
             name,
             lambda cleaned, settings: self._make_queue(
-                vhost, cleaned, settings, self._take_id(), durable, auto_delete, owner if exclusive else None, given
+                vhost,
+                cleaned,
+                settings,
+                self._take_id(),
+                durable,
+                auto_delete,
+                owner if exclusive else None,
+                given,
             ),
             durable=durable,
             auto_delete=auto_delete,
@@ -168,9 +187,17 @@ class Topology:
             return queue, False
         self._metrics.queues_created += 1
         for argument in sorted(OBSOLETE & given.keys()):
-            logger.info("%s: the argument %s has no meaning any more", _name(vhost, queue), argument)
+            logger.info(
+                "%s: the argument %s has no meaning any more",
+                _name(vhost, queue),
+                argument,
+            )
         if queue.lasting:
-            value = {"id": self._stores[queue].log.id, "auto_delete": auto_delete, "arguments": dict(given)}
+            value = {
+                "id": self._stores[queue].log.id,
+                "auto_delete": auto_delete,
+                "arguments": dict(given),
+            }
             self._flusher.change([Change(_queue_key(vhost, queue), value)])
         self._timed(queue)
         return queue, True
@@ -195,7 +222,14 @@ class Topology:
         if log is None:
             log = Log(id, self.queue_directory(id), self._reader, [])
         spoken_name = f"'{vhost.name}'/{name}"
-        store = QueueStore(spoken_name, log, self._files, self._reader, self._flusher, self._clock.now_ms)
+        store = QueueStore(
+            spoken_name,
+            log,
+            self._files,
+            self._reader,
+            self._flusher,
+            self._clock.now_ms,
+        )
         queue = Queue(
             name,
             vhost.name,
@@ -207,6 +241,7 @@ class Topology:
             arguments=arguments,
             settings=settings,
             memory_max=self._queue_memory_max,
+            memory=self._memory,
             now_ms=self._clock.now_ms(),
         )
         self._stores[queue] = store
@@ -215,7 +250,14 @@ class Topology:
     def queue_directory(self, id: int) -> str:
         return f"{self._queues_directory}/{id}"
 
-    def delete_queue(self, vhost: Vhost, queue: Queue, *, if_unused: bool = False, if_empty: bool = False) -> int:
+    def delete_queue(
+        self,
+        vhost: Vhost,
+        queue: Queue,
+        *,
+        if_unused: bool = False,
+        if_empty: bool = False,
+    ) -> int:
         """Returns how many messages it held. Raises PreconditionFailed for the conditions."""
         of = spoken(QUEUE, queue.name, vhost.name)
         if if_unused and len(queue.consumers):
@@ -231,6 +273,7 @@ class Topology:
         if queue.lasting:
             self._flusher.change([Change(_queue_key(vhost, queue), None)])
         self._forget(vhost, vhost.remove_queue(queue))
+        queue.let_go()
         self._flusher.forget(self._stores.pop(queue))
         self._metrics.queues_deleted += 1
         return count
@@ -259,7 +302,12 @@ class Topology:
         return binding, new
 
     def unbind(
-        self, vhost: Vhost, source: str, destination: Destination, routing_key: str, arguments: Arguments
+        self,
+        vhost: Vhost,
+        source: str,
+        destination: Destination,
+        routing_key: str,
+        arguments: Arguments,
     ) -> bool:
         """Whether there was such a binding."""
         removed = vhost.unbind(source, destination, routing_key, arguments)
@@ -273,8 +321,12 @@ class Topology:
         return queue is None or queue.lasting
 
     def _forget(self, vhost: Vhost, removed: Removed) -> None:
-        changes = [Change(_exchange_key(vhost, exchange), None) for exchange in removed.exchanges if exchange.durable]
-        changes += [Change(_binding_key(vhost, binding), None) for binding in removed.bindings if binding.durable]
+        changes = [
+            Change(_exchange_key(vhost, exchange), None) for exchange in removed.exchanges if exchange.durable
+        ]
+        changes += [
+            Change(_binding_key(vhost, binding), None) for binding in removed.bindings if binding.durable
+        ]
         self._flusher.change(changes)
 
     # ---- at start ----
@@ -299,12 +351,24 @@ class Topology:
             self._load_binding(self.vhosts[vhost], source, Destination(kind, name), value)
 
     def _load_queue(
-        self, vhost: Vhost, name: str, value: dict[str, Any], open_log: Callable[[int, str], Log]
+        self,
+        vhost: Vhost,
+        name: str,
+        value: dict[str, Any],
+        open_log: Callable[[int, str], Log],
     ) -> None:
         settings = read_queue_arguments(name, vhost.name, value["arguments"])
         log = open_log(value["id"], f"'{vhost.name}'/{name}")
         queue = self._make_queue(
-            vhost, name, settings, log.id, True, value["auto_delete"], None, value["arguments"], log
+            vhost,
+            name,
+            settings,
+            log.id,
+            True,
+            value["auto_delete"],
+            None,
+            value["arguments"],
+            log,
         )
         vhost.queues[name] = queue
         self._next_id = max(self._next_id, log.id + 1)
@@ -312,11 +376,18 @@ class Topology:
         queue.restore(log.next_offset, log.start_offset, log.live, store.live_size())
         self._timed(queue)
 
-    def _load_binding(self, vhost: Vhost, source: str, destination: Destination, value: dict[str, Any]) -> None:
+    def _load_binding(
+        self, vhost: Vhost, source: str, destination: Destination, value: dict[str, Any]
+    ) -> None:
         try:
             vhost.bind(source, destination, value["routing_key"], value["arguments"])
         except ModelError as error:
-            logger.error("vhost '%s': a binding from '%s' is left out: %s", vhost.name, source, error)
+            logger.error(
+                "vhost '%s': a binding from '%s' is left out: %s",
+                vhost.name,
+                source,
+                error,
+            )
 
 
 def _name(vhost: Vhost, queue: Queue) -> str:

@@ -58,7 +58,10 @@ class Address:
 
 @asynccontextmanager
 async def amqp_server(
-    node: Node, address: Address | None, options: AmqpOptions, stop_timeout_s: float = 10.0
+    node: Node,
+    address: Address | None,
+    options: AmqpOptions,
+    stop_timeout_s: float = 10.0,
 ) -> AsyncIterator[AmqpServer]:
     """A server that runs as long as the body does, on the address if there is one.
 
@@ -109,7 +112,10 @@ def listen(address: Address) -> list[socket.socket]:
                 continue
             for other in sockets:
                 other.close()
-            raise OSError(error.errno, f"cannot listen on {address.host}:{address.port}: {error.strerror}") from None
+            raise OSError(
+                error.errno,
+                f"cannot listen on {address.host}:{address.port}: {error.strerror}",
+            ) from None
         sock.setblocking(False)
         sockets.append(sock)
     return sockets

@@ -101,7 +101,14 @@ def encode(
         size += len(part)
     head = _HEAD.pack(base_offset, size - LENGTH_END, 0, MAGIC, crc) + rest
     return Batch(
-        base_offset, base_offset + count, count, attributes, base_timestamp, max_timestamp, [head, *payload], size
+        base_offset,
+        base_offset + count,
+        count,
+        attributes,
+        base_timestamp,
+        max_timestamp,
+        [head, *payload],
+        size,
     )
 
 
@@ -142,7 +149,9 @@ def problem(octets: bytes, at: int) -> str:
 def decode(octets: bytes, at: int) -> Batch:
     """The batch at `at`, which `problem` found whole."""
     base_offset, length, _, _, _ = _HEAD.unpack_from(octets, at)
-    attributes, delta, base_timestamp, max_timestamp, _, _, _, count = _REST.unpack_from(octets, at + _CRC_FROM)
+    attributes, delta, base_timestamp, max_timestamp, _, _, _, count = _REST.unpack_from(
+        octets, at + _CRC_FROM
+    )
     size = length + LENGTH_END
     return Batch(
         base_offset,

@@ -26,9 +26,10 @@ _BUFFERS_MAX = 1024
 class Handles(Protocol):
     """Open files of one thread, by path."""
 
-    def write(self, path: str, position: int, buffers: Sequence[bytes]) -> None:
+    def write(self, path: str, position: int, buffers: Sequence[bytes], *, sync: bool = False) -> None:
         """Put the buffers there one after another; the file is made if it is missing.
 
+        With `sync` they are on the disk when this returns; what was written before without it may not be.
         Raises DiskFull, or SyncFailed for any other refusal of the disk.
         """
 
@@ -103,10 +104,14 @@ class OpenFiles:
         self._open[path] = descriptor
         return descriptor
 
-    def write(self, path: str, position: int, buffers: Sequence[bytes]) -> None:
+    def write(self, path: str, position: int, buffers: Sequence[bytes], *, sync: bool = False) -> None:
         try:
             descriptor = self._descriptor(path, os.O_RDWR | os.O_CREAT)
-            _write_all(descriptor, position, buffers)
+            if not sync:
+                _write_all(descriptor, position, buffers)
+            elif not _write_synced(descriptor, position, buffers):
+                _write_all(descriptor, position, buffers)
+                os.fdatasync(descriptor)
         except OSError as error:
             raise _refusal(error, path) from error
 
@@ -135,6 +140,21 @@ def _refusal(error: OSError, path: str) -> DiskFull | SyncFailed:
     if error.errno in _FULL:
         return DiskFull(f"{path}: {error.strerror}")
     return SyncFailed(f"{path}: {error.strerror}")
+
+
+def _write_synced(descriptor: int, position: int, buffers: Sequence[bytes]) -> bool:
+    """Write and sync in one system call, and so with one wait for the interpreter's lock; whether that worked.
+
+    A thread that asks for the lock twice in each commit costs a busy loop a tenth of its speed.
+    """
+    if len(buffers) > _BUFFERS_MAX:
+        return False
+    try:
+        return os.pwritev(descriptor, buffers, position, os.RWF_DSYNC) == sum(map(len, buffers))
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            return False
+        raise
 
 
 def _write_all(descriptor: int, position: int, buffers: Sequence[bytes]) -> None:
@@ -171,7 +191,9 @@ class Disk:
         try:
             os.mkdir(path, 0o750)
         except OSError as error:
-            raise _refusal(error, path) from error
+            if error.errno in _FULL:
+                raise DiskFull(f"{path}: {error.strerror}") from error
+            raise
         self.sync_directory(parent)
 
     def size(self, path: str) -> int:

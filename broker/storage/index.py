@@ -61,7 +61,12 @@ class IndexFile:
 def encode(file: IndexFile) -> bytes:
     offsets, positions = file.index._offsets, file.index._positions
     body = _FIGURES.pack(
-        file.base_offset, file.next_offset, file.size, file.records, file.max_timestamp, len(offsets)
+        file.base_offset,
+        file.next_offset,
+        file.size,
+        file.records,
+        file.max_timestamp,
+        len(offsets),
     )
     body += _big_endian(offsets).tobytes() + _big_endian(positions).tobytes()
     return _HEAD.pack(_MAGIC, google_crc32c.value(body)) + body

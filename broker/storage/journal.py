@@ -51,10 +51,25 @@ def path(directory: str, number: int) -> str:
 
 
 def batch_entry(
-    log_id: int, base_offset: int, count: int, attributes: int, base_timestamp: int, max_timestamp: int, size: int
+    log_id: int,
+    base_offset: int,
+    count: int,
+    attributes: int,
+    base_timestamp: int,
+    max_timestamp: int,
+    size: int,
 ) -> bytes:
     """The beginning of an entry; `size` octets of payload follow it."""
-    return _BATCH_ENTRY.pack(_BATCH, log_id, size, base_offset, count, attributes, base_timestamp, max_timestamp)
+    return _BATCH_ENTRY.pack(
+        _BATCH,
+        log_id,
+        size,
+        base_offset,
+        count,
+        attributes,
+        base_timestamp,
+        max_timestamp,
+    )
 
 
 def settlements_entry(log_id: int, settlements: Sequence[Settlement]) -> bytes:
@@ -121,7 +136,12 @@ def _read_entries(octets: bytes, at: int, end: int) -> list[Entry]:
             at += _BATCH_ENTRY.size
             payload = [octets[at : at + length]]
             batch = batches.encode(
-                base_offset, count, payload, attributes=attributes, base_timestamp=base, max_timestamp=latest
+                base_offset,
+                count,
+                payload,
+                attributes=attributes,
+                base_timestamp=base,
+                max_timestamp=latest,
             )
             entry.batches.append(batch)
         else:

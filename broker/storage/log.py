@@ -23,7 +23,12 @@ from broker.storage.file import Handles
 from broker.storage.index import IndexFile
 from broker.storage.index import encode as encode_index
 from broker.storage.segment import INDEX_SUFFIX, LOG_SUFFIX, SETTLED_SUFFIX, Segment
-from broker.storage.settlements import Settlement, count_before, encode_block, settlement
+from broker.storage.settlements import (
+    Settlement,
+    count_before,
+    encode_block,
+    settlement,
+)
 
 SEGMENT_SIZE_MAX: Final = 16 * 1024 * 1024
 _READ_SIZE: Final = 256 * 1024
@@ -95,7 +100,6 @@ class Log:
         assert not self.writing
         self.writing = True
         writes: list[Write] = []
-        last: Segment | None = None
         for batch in appended:
             segment = self._segment_for(batch, writes)
             path = segment.path(LOG_SUFFIX)

@@ -178,8 +178,7 @@ def _replace(files: Files, path: str, buffers: list[bytes]) -> None:
     """Write the file anew beside the old one, then put it in its place."""
     written = path.removesuffix(LOG_SUFFIX) + REWRITE_SUFFIX
     writer = files.handles(1)
-    writer.write(written, 0, buffers)
-    writer.sync(written)
+    writer.write(written, 0, buffers, sync=True)
     writer.close()
     files.rename(written, path)
     files.sync_directory(os.path.dirname(path))
@@ -252,8 +251,7 @@ def _lay_over(files: Files, log: Log, journal: Iterable[Entry], settled: list[Se
     for write in itertools.chain(*log.write(appended, settled)):
         directory = os.path.dirname(write.path)
         files.make_directory(directory)
-        writer.write(write.path, write.position, write.buffers)
-        writer.sync(write.path)
+        writer.write(write.path, write.position, write.buffers, sync=True)
         files.sync_directory(directory)
     writer.close()
     log.written()

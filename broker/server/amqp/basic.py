@@ -16,7 +16,12 @@ from broker.amqp.errors import ProtocolError
 from broker.amqp.frames import AckRun, Envelope, OversizedContent, Publishes, PublishRun
 from broker.amqp.spec import DIRECT_REPLY_TO, ReplyCode
 from broker.model.channel import Unacked, unknown_delivery_tag
-from broker.model.errors import AccessRefused, ModelError, NotImplementedHere, PreconditionFailed
+from broker.model.errors import (
+    AccessRefused,
+    ModelError,
+    NotImplementedHere,
+    PreconditionFailed,
+)
 from broker.model.exchange import EXCHANGE, QUEUE
 from broker.model.message import Slice
 from broker.model.queue import Queue
@@ -82,7 +87,9 @@ def _check_user_id(channel: Channel, claimed: str) -> None:
     user = channel.connection.user
     assert user is not None
     if claimed != user.name and "impersonator" not in user.tags:
-        raise PreconditionFailed(f"user_id property set to '{claimed}' but authenticated user was '{user.name}'")
+        raise PreconditionFailed(
+            f"user_id property set to '{claimed}' but authenticated user was '{user.name}'"
+        )
 
 
 def publish_now(channel: Channel, runs: list[PublishRun], plain: bool) -> None:
@@ -96,7 +103,7 @@ def publish_now(channel: Channel, runs: list[PublishRun], plain: bool) -> None:
         connection.block()
     count = len(runs[0].contents) if len(runs) == 1 else sum([len(run.contents) for run in runs])
     published = node.publish(connection.vhost, runs) if plain else _publish_with_replies(channel, runs)
-    channel.counts["published"] += count
+    channel.published += count
     metrics = node.metrics
     metrics.messages_received += count
     if published.unroutable:
@@ -132,7 +139,7 @@ def _return(channel: Channel, envelope: Envelope, contents: list[bytes]) -> None
     frame = methods.encode(channel.number, method)
     for closed in contents:
         channel.connection.send(frame + closed)
-    channel.counts["returned"] += len(contents)
+    channel.returned += len(contents)
 
 
 @handles(OversizedContent)
@@ -154,7 +161,9 @@ def _name_requester(channel: Channel, run: PublishRun) -> None:
         values = properties.split(content.properties_of(closed))
         values["reply_to"] = address
         raw = properties.join(values)
-        run.contents[index] = content.build(envelope.channel, raw, content.body_of(closed), envelope.frame_max)
+        run.contents[index] = content.build(
+            envelope.channel, raw, content.body_of(closed), envelope.frame_max
+        )
     run.envelope = envelope.with_facts(properties.facts_of(raw))
 
 
@@ -199,7 +208,7 @@ def _reply_directly(channel: Channel, run: PublishRun) -> bool:
         )
         requester.next_tag += 1
         connection.send(methods.encode(requester.number, method) + closed)
-        requester.count_delivered(1, acks=False, redelivered=False)
+        requester.count_delivered(1, False, False)
     return True
 
 
@@ -254,7 +263,7 @@ def acknowledge(channel: Channel, entries: Sequence[Unacked]) -> None:
     for entry in entries:
         entry.queue.acknowledge(entry.piece)
         count += len(entry.piece.offsets)
-    channel.counts["acknowledged"] += count
+    channel.acknowledged += count
     channel.connection.node.metrics.messages_acknowledged += count
 
 
@@ -321,14 +330,14 @@ def basic_get(channel: Channel, method: methods.BasicGet) -> None:
     channel.send(found)
     connection.send(content.fitted(piece.contents, channel.number, connection.frame_max)[0])
     if method.no_ack:
-        channel.counts["got_no_ack"] += 1
+        channel.got_no_ack += 1
         metrics.messages_delivered_get_auto_ack += 1
     else:
         channel.ledger.add(Unacked(tag, piece, queue, None))
-        channel.counts["got"] += 1
+        channel.got += 1
         metrics.messages_delivered_get_manual_ack += 1
     if piece.redelivered:
-        channel.counts["redelivered"] += 1
+        channel.redelivered += 1
         metrics.messages_redelivered += 1
     connection.node.mark(queue)
 

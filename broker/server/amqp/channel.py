@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from broker.amqp import frames, methods
 from broker.amqp.errors import ProtocolError
-from broker.amqp.frames import AckRun, Envelope, MethodReceived, OversizedContent, Publishes
+from broker.amqp.frames import (
+    AckRun,
+    Envelope,
+    MethodReceived,
+    OversizedContent,
+    Publishes,
+)
 from broker.amqp.methods import Method
 from broker.amqp.spec import BASIC_CLASS, ReplyCode
 from broker.model.channel import Ledger, Prefetch
@@ -49,6 +55,33 @@ def handles(event: type) -> Callable[[H], H]:
 class Channel:
     """One open channel of a connection."""
 
+    __slots__ = (
+        "_granted",
+        "_granted_by",
+        "_granted_version",
+        "acknowledged",
+        "closing",
+        "confirms",
+        "connection",
+        "consumer_prefetch",
+        "consumers",
+        "delivered",
+        "delivered_no_ack",
+        "got",
+        "got_no_ack",
+        "last_queue",
+        "ledger",
+        "next_tag",
+        "number",
+        "prefetch",
+        "published",
+        "redelivered",
+        "reply_tag",
+        "reply_token",
+        "returned",
+        "transaction",
+    )
+
     def __init__(self, connection: AmqpConnection, number: int) -> None:
         self.connection = connection
         self.number = number
@@ -67,19 +100,10 @@ class Channel:
         self.reply_token = ""
         """Behind `amq.rabbitmq.reply-to.` while this channel consumes direct replies."""
         self.reply_tag = ""
-        self.counts: dict[str, int] = dict.fromkeys(
-            (
-                "published",
-                "delivered",
-                "delivered_no_ack",
-                "got",
-                "got_no_ack",
-                "acknowledged",
-                "redelivered",
-                "returned",
-            ),
-            0,
-        )
+        self.published = self.returned = 0
+        self.delivered = self.delivered_no_ack = 0
+        self.got = self.got_no_ack = 0
+        self.acknowledged = self.redelivered = 0
         # What was last found to be right to publish, so that a publisher in a loop asks once.
         self._granted: Envelope | None = None
         self._granted_by: Permission | None = None
@@ -160,17 +184,17 @@ class Channel:
 
     # ---- counting ----
 
-    def count_delivered(self, count: int, *, acks: bool, redelivered: bool) -> None:
+    def count_delivered(self, count: int, acks: bool, redelivered: bool) -> None:
         metrics = self.connection.node.metrics
         metrics.messages_delivered += count
         if acks:
-            self.counts["delivered"] += count
+            self.delivered += count
             metrics.messages_delivered_consume_manual_ack += count
         else:
-            self.counts["delivered_no_ack"] += count
+            self.delivered_no_ack += count
             metrics.messages_delivered_consume_auto_ack += count
         if redelivered:
-            self.counts["redelivered"] += count
+            self.redelivered += count
             metrics.messages_redelivered += count
 
     # ---- consumers ----
@@ -221,7 +245,6 @@ class Channel:
 
     def snapshot(self) -> ChannelSnapshot:
         transaction = self.transaction
-        counts = self.counts
         return ChannelSnapshot(
             self.number,
             "closing" if self.closing else "running",
@@ -233,15 +256,15 @@ class Channel:
             transaction.ack_count if transaction is not None else 0,
             self.consumer_prefetch,
             self.prefetch.limit,
-            counts["published"],
+            self.published,
             self.confirms.confirmed if self.confirms is not None else 0,
-            counts["delivered"],
-            counts["delivered_no_ack"],
-            counts["got"],
-            counts["got_no_ack"],
-            counts["acknowledged"],
-            counts["redelivered"],
-            counts["returned"],
+            self.delivered,
+            self.delivered_no_ack,
+            self.got,
+            self.got_no_ack,
+            self.acknowledged,
+            self.redelivered,
+            self.returned,
             [consumer.snapshot() for consumer in self.consumers.values()],
         )
 

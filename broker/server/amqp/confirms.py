@@ -41,7 +41,11 @@ class Confirms:
     """The confirms of a channel in confirm mode."""
 
     def __init__(
-        self, channel: int, send: Callable[[bytes], None], soon: Callable[[], None], metrics: Metrics
+        self,
+        channel: int,
+        send: Callable[[bytes], None],
+        soon: Callable[[], None],
+        metrics: Metrics,
     ) -> None:
         self._ack = _prefix(channel, methods.BasicAck)
         self._nack = _prefix(channel, methods.BasicNack)

@@ -15,7 +15,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from broker.amqp import frames, methods, wire
-from broker.amqp.connection import Connection, Event, HeaderReceived, HeaderRefused, Role, State
+from broker.amqp.connection import (
+    Connection,
+    Event,
+    HeaderReceived,
+    HeaderRefused,
+    Role,
+    State,
+)
 from broker.amqp.errors import ProtocolError
 from broker.amqp.frames import MethodReceived, ProtocolFailed
 from broker.amqp.spec import FRAME_SIZE_MIN, PROTOCOL_HEADER, ReplyCode
@@ -33,7 +40,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("broker.server")
 
-_RECEIVE_SIZE: Final = 256 * 1024
+# How much is read at once: it grows while reads are full. Room for 256 KiB costs a read of a hundred
+# octets more than the read itself.
+_RECEIVE_SIZE_MIN: Final = 4 * 1024
+_RECEIVE_SIZE_MAX: Final = 256 * 1024
 # Above the first, consumers get nothing more and nothing is read; above the second, replies are dropped.
 _OUTBOX_HIGH: Final = 1024 * 1024
 _OUTBOX_MAX: Final = 64 * 1024 * 1024
@@ -46,7 +56,54 @@ _LOOPBACK: Final = ("127.", "::1", "::ffff:127.")
 class AmqpConnection:
     """A client."""
 
-    def __init__(self, server: AmqpServer, sock: socket.socket, peer: tuple[str, int], here: tuple[str, int]) -> None:
+    __slots__ = (
+        "_blocked",
+        "_connected_at_ms",
+        "_deadline",
+        "_descriptor",
+        "_gone",
+        "_heard",
+        "_heartbeat",
+        "_heartbeat_s",
+        "_held",
+        "_here",
+        "_mechanism",
+        "_outbox",
+        "_outbox_size",
+        "_peer",
+        "_reading",
+        "_receive_size",
+        "_silent_checks",
+        "_socket",
+        "_starved",
+        "_told_blocked",
+        "_unsent",
+        "_writing",
+        "_wrote",
+        "channel_max",
+        "channels",
+        "client_properties",
+        "codec",
+        "exclusive_queues",
+        "frame_max",
+        "name",
+        "node",
+        "received_count",
+        "received_octets",
+        "sent_count",
+        "sent_octets",
+        "server",
+        "user",
+        "vhost",
+    )
+
+    def __init__(
+        self,
+        server: AmqpServer,
+        sock: socket.socket,
+        peer: tuple[str, int],
+        here: tuple[str, int],
+    ) -> None:
         self.server = server
         self.node = server.node
         self.name = f"{peer[0]}:{peer[1]} -> {here[0]}:{here[1]}"
@@ -67,6 +124,7 @@ class AmqpConnection:
         self._outbox: list[bytes] = []
         self._outbox_size = 0
         self._unsent = memoryview(b"")
+        self._receive_size = _RECEIVE_SIZE_MIN
         self._reading = True
         self._writing = False
         self._starved = False
@@ -92,7 +150,7 @@ class AmqpConnection:
             self.lost("the peer hung up")  # nothing is read: only an end of the socket rings here
             return
         try:
-            data = self._socket.recv(_RECEIVE_SIZE)
+            data = self._socket.recv(self._receive_size)
         except BlockingIOError:
             return
         except OSError as error:
@@ -102,7 +160,12 @@ class AmqpConnection:
             self.lost("the peer closed the socket")
             return
         self._heard = True
-        self.received_octets += len(data)
+        size = len(data)
+        if size == self._receive_size:
+            self._receive_size = min(4 * size, _RECEIVE_SIZE_MAX)
+        elif size * 64 < self._receive_size:
+            self._receive_size = max(self._receive_size // 4, _RECEIVE_SIZE_MIN)
+        self.received_octets += size
         self.received_count += 1
         self.receive(data)
 
@@ -184,7 +247,13 @@ class AmqpConnection:
         elif isinstance(method, methods.ChannelCloseOk):
             return
         else:
-            self.fail(ProtocolError(ReplyCode.CHANNEL_ERROR, "expected 'channel.open'", *(method.id if method else ())))
+            self.fail(
+                ProtocolError(
+                    ReplyCode.CHANNEL_ERROR,
+                    "expected 'channel.open'",
+                    *(method.id if method else ()),
+                )
+            )
 
     def hold(self, commit: Commit, then: Callable[[], None] | None) -> None:
         """Carry out nothing more until the commit is safe; then `then`, and what came meanwhile."""
@@ -329,7 +398,11 @@ class AmqpConnection:
     async def _login(self, name: str, password: str) -> None:
         user = await self.node.accounts.login(name, password)
         if user is not None and name in self.server.options.loopback_users and not self._from_loopback():
-            logger.warning("connection %s: user '%s' can only connect from this machine", self.name, name)
+            logger.warning(
+                "connection %s: user '%s' can only connect from this machine",
+                self.name,
+                name,
+            )
             user = None
         held, self._held = self._held, None
         if self._gone or self.codec.state is not State.START_OK:
@@ -381,13 +454,17 @@ class AmqpConnection:
         if self.server.connection_count > self.server.options.connection_max:
             limit = self.server.options.connection_max
             raise ProtocolError(
-                ReplyCode.NOT_ALLOWED, f"connection refused: node connection limit ({limit}) is reached"
+                ReplyCode.NOT_ALLOWED,
+                f"connection refused: node connection limit ({limit}) is reached",
             )
         vhost = self.node.topology.vhosts.get(name)
         if vhost is None:
             raise ProtocolError(ReplyCode.NOT_ALLOWED, f"vhost {name} not found")
         if name not in user.permissions:
-            raise ProtocolError(ReplyCode.NOT_ALLOWED, f"access to vhost '{name}' refused for user '{user.name}'")
+            raise ProtocolError(
+                ReplyCode.NOT_ALLOWED,
+                f"access to vhost '{name}' refused for user '{user.name}'",
+            )
         self.vhost = vhost
         self._cancel_deadline()
         self.send(self.codec.send(methods.ConnectionOpenOk()))
@@ -400,7 +477,11 @@ class AmqpConnection:
         assert self.user is not None
         self._held = []
         self._update_watch()
-        self.server.start_soon(self._verify_secret, self.user.name, method.new_secret.decode(errors="replace"))
+        self.server.start_soon(
+            self._verify_secret,
+            self.user.name,
+            method.new_secret.decode(errors="replace"),
+        )
 
     async def _verify_secret(self, name: str, secret: str) -> None:
         right = await self.node.accounts.login(name, secret) is not None
@@ -436,7 +517,11 @@ class AmqpConnection:
             self.lost("")
 
     def _handshake_timed_out(self) -> None:
-        logger.warning("connection %s: handshake timed out in state %s", self.name, self.codec.state.value)
+        logger.warning(
+            "connection %s: handshake timed out in state %s",
+            self.name,
+            self.codec.state.value,
+        )
         self.lost("")
 
     def _set_deadline(self, seconds: float, call: Callable[[], None]) -> None:
@@ -585,8 +670,14 @@ def _credentials(method: methods.ConnectionStartOk) -> tuple[str, str]:
         if isinstance(name, str) and isinstance(password, str):
             return name, password
     else:
-        raise ProtocolError(ReplyCode.COMMAND_INVALID, f"unknown authentication mechanism '{method.mechanism}'")
-    raise ProtocolError(ReplyCode.SYNTAX_ERROR, f"the response is not one of mechanism {method.mechanism}")
+        raise ProtocolError(
+            ReplyCode.COMMAND_INVALID,
+            f"unknown authentication mechanism '{method.mechanism}'",
+        )
+    raise ProtocolError(
+        ReplyCode.SYNTAX_ERROR,
+        f"the response is not one of mechanism {method.mechanism}",
+    )
 
 
 def _check_tuned(what: str, value: int, lowest: int, highest: int) -> None:

@@ -36,6 +36,19 @@ _LARGE: Final = 64 * 1024
 class AmqpConsumer:
     """A consumer on a channel; it fits the model's `Consumer`."""
 
+    __slots__ = (
+        "_connection",
+        "_frames",
+        "acks",
+        "arguments",
+        "channel",
+        "exclusive",
+        "prefetch",
+        "priority",
+        "queue",
+        "tag",
+    )
+
     def __init__(
         self,
         channel: Channel,
@@ -64,7 +77,9 @@ class AmqpConsumer:
             return 0
         if not self.acks:
             return _UNLIMITED
-        return min(self.prefetch.room(), self.channel.prefetch.room())
+        own, shared = self.prefetch, self.channel.prefetch
+        room = own.limit - own.used if own.limit else _UNLIMITED
+        return min(room, shared.limit - shared.used) if shared.limit else room
 
     def deliver(self, queue: Queue, piece: Slice) -> None:
         envelope = piece.envelope
@@ -93,14 +108,18 @@ class AmqpConsumer:
             channel.ledger.add(Unacked(tag, piece, queue, self.prefetch))
             self.prefetch.used += count
             channel.prefetch.used += count
-        channel.count_delivered(count, acks=self.acks, redelivered=piece.redelivered)
+        channel.count_delivered(count, self.acks, piece.redelivered)
 
     def _around(self, exchange: str, routing_key: str, redelivered: bool) -> tuple[bytes, bytes]:
         known = self._frames.get((exchange, routing_key, redelivered))
         if known is not None:
             return known
         before = _DELIVER_ID + wire.shortstr(self.tag)
-        after = b"%c%b%b" % (redelivered, wire.shortstr(exchange), wire.shortstr(routing_key))
+        after = b"%c%b%b" % (
+            redelivered,
+            wire.shortstr(exchange),
+            wire.shortstr(routing_key),
+        )
         size = len(before) + 8 + len(after)
         known = (
             _FRAME_START.pack(FRAME_METHOD, self.channel.number, size) + before,

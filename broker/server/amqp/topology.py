@@ -115,20 +115,18 @@ def _check_ends(channel: Channel, source: str, destination: Destination) -> None
 
 @handles(methods.QueueDeclare)
 def queue_declare(channel: Channel, method: methods.QueueDeclare) -> None:
-    connection = channel.connection
     name = cleaned(method.queue)
     if name.startswith(DIRECT_REPLY_TO):
         _declare_reply_queue(channel, name, method)
         return
-    if method.passive:
-        queue = queue_of(channel, name)
-    else:
-        queue = _declare(channel, name, method)
+    queue = queue_of(channel, name) if method.passive else _declare(channel, name, method)
     channel.last_queue = queue.name
     _reply_when_safe(
         channel,
         methods.QueueDeclareOk(
-            queue=queue.name, message_count=queue.ready_count, consumer_count=len(queue.consumers)
+            queue=queue.name,
+            message_count=queue.ready_count,
+            consumer_count=len(queue.consumers),
         ),
         method.nowait,
     )
@@ -163,7 +161,10 @@ def _declare_reply_queue(channel: Channel, name: str, method: methods.QueueDecla
     token = name.removeprefix(DIRECT_REPLY_TO).removeprefix(".")
     if token and token not in channel.connection.server.reply_channels:
         raise NotFound(f"no {spoken('queue', name, channel.connection.vhost.name)}")
-    channel.reply(methods.QueueDeclareOk(queue=name, message_count=0, consumer_count=1), nowait=method.nowait)
+    channel.reply(
+        methods.QueueDeclareOk(queue=name, message_count=0, consumer_count=1),
+        nowait=method.nowait,
+    )
 
 
 @handles(methods.QueueBind)
@@ -230,7 +231,10 @@ def queue_delete(channel: Channel, method: methods.QueueDelete) -> None:
     if name in connection.vhost.queues:
         queue = connection.vhost.queue(name, connection)
         count = connection.node.topology.delete_queue(
-            connection.vhost, queue, if_unused=method.if_unused, if_empty=method.if_empty
+            connection.vhost,
+            queue,
+            if_unused=method.if_unused,
+            if_empty=method.if_empty,
         )
         connection.exclusive_queues.pop(queue, None)
     _reply_when_safe(channel, methods.QueueDeleteOk(message_count=count), method.nowait)

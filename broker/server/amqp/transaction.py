@@ -64,7 +64,9 @@ class Transaction:
                 if not self._channel.ledger.holds(tag) or tag <= self._settled_up_to or tag in self._settled:
                     raise unknown_delivery_tag(tag)
         if len(self._settlements) >= _ACKS_MAX:
-            raise PreconditionFailed(f"the transaction has more than the maximum of {_ACKS_MAX} acknowledgements")
+            raise PreconditionFailed(
+                f"the transaction has more than the maximum of {_ACKS_MAX} acknowledgements"
+            )
         self._settlements.append(_Settlement(first, last, multiple, outcome))
         if multiple:
             self._settled_up_to = max(self._settled_up_to, last or self._channel.next_tag - 1)

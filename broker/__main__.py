@@ -1,0 +1,5 @@
+"""`python -m broker` is `leveret`."""
+
+from broker.cli import main
+
+main()

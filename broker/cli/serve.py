@@ -1,0 +1,150 @@
+"""Put a broker together and run it: node, servers, management, signals, and what is printed."""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import signal
+import sys
+import time
+from contextlib import AsyncExitStack
+
+import trio
+
+from broker import __version__
+from broker.config import Config, amqp_options, declarations, node_options
+from broker.node.declarations import apply
+from broker.node.node import Node, open_node
+from broker.server.serve import amqp_server
+from broker.storage.errors import DataFolderInUse, StorageError
+
+logger = logging.getLogger("broker")
+
+_FAILED = 70
+_IN_USE = 75
+_IDLE_COLLECT_S = 30
+
+
+class _Json(logging.Formatter):
+    """A line of JSON for each record."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": self.formatTime(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["trace"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def set_up_logging(config: Config) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    text = logging.Formatter("%(asctime)s.%(msecs)03d %(levelname)-7s %(message)s", "%Y-%m-%d %H:%M:%S")
+    handler.setFormatter(_Json() if config.log.format == "json" else text)
+    logger.addHandler(handler)
+    logger.setLevel(config.log.level.upper())
+
+
+def run(config: Config) -> int:
+    """Serve until a signal comes; returns the exit code."""
+    set_up_logging(config)
+    # What is imported stays; and a broker that holds a million messages must not walk over all of them
+    # each time that it has taken some more. Cycles are few, and collected when there is nothing to do.
+    gc.freeze()
+    gc.set_threshold(50_000, 10, 1_000_000)
+    try:
+        return trio.run(_serve, config)
+    except DataFolderInUse as error:
+        say(f"leveret: {error}")
+        return _IN_USE
+    except (StorageError, OSError) as error:
+        say(_last_words(error))
+        return _FAILED
+    except BaseExceptionGroup as group:
+        causes = _leaves(group)
+        if not all(isinstance(cause, StorageError | OSError) for cause in causes):
+            raise
+        for cause in causes:
+            say(_last_words(cause))
+        return _FAILED
+
+
+def _last_words(error: BaseException) -> str:
+    if isinstance(error, StorageError):
+        return f"leveret: the disk failed: {error}; nothing that was not safe has been confirmed"
+    assert isinstance(error, OSError)
+    return f"leveret: {f'{error.filename}: ' if error.filename else ''}{error.strerror}"
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
+
+
+def say(line: str) -> None:
+    """For whoever started the broker, and for tools that wait for a line."""
+    print(line, flush=True)
+
+
+async def _serve(config: Config) -> int:
+    started = time.perf_counter()
+    node = open_node(node_options(config))
+    clean = False
+    try:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(
+                amqp_server(node, config.listeners.amqp, amqp_options(config), config.limits.stop_timeout_s)
+            )
+            for conflict in await apply(node, declarations(config)):
+                logger.error("configuration: %s", conflict)
+            _announce(config, node, time.perf_counter() - started)
+            nursery = await stack.enter_async_context(trio.open_nursery())
+            nursery.start_soon(_collect_when_idle, node)
+            await _wait_for_signal()
+            nursery.cancel_scope.cancel()
+            logger.info("stopping: telling %d clients", len(node.peers))
+        clean = True
+    finally:
+        if clean:
+            node.close()
+    say("Leveret stopped")
+    return 0
+
+
+def _announce(config: Config, node: Node, seconds: float) -> None:
+    for listener in node.listeners:
+        say(f"Listening for {listener.protocol} on {_spoken(listener.host, listener.port)}")
+    if config.listeners.kafka is not None:
+        say("Kafka: comes with the log, not served yet")
+    say(
+        f"Leveret {__version__}, data in {config.data.absolute()}, {len(node.topology.queues())} queues, {seconds:.3f} s"
+    )
+    say("Server startup complete")
+
+
+def _spoken(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+async def _wait_for_signal() -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            logger.info("%s received", signal.Signals(number).name)
+            # A second one means it: the default handlers are back when this block is left.
+            return
+
+
+async def _collect_when_idle(node: Node) -> None:
+    last = -1
+    while True:
+        await trio.sleep(_IDLE_COLLECT_S)
+        now = node.metrics.messages_received + node.metrics.messages_delivered
+        if now == last:
+            gc.collect()
+        last = now

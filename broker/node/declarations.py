@@ -1,0 +1,172 @@
+"""What a configuration file declares, applied to a node at start.
+
+Spec:   idempotent: what is there already and the same is left alone; what is there and different stays
+        as it is, is said, and does not keep the rest from being applied.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from broker.model.errors import ModelError
+from broker.model.exchange import Destination
+from broker.node.passwords import ARGON2ID, hash_password, matches
+
+if TYPE_CHECKING:
+    from broker.node.node import Node
+
+logger = logging.getLogger("broker.node")
+
+
+@dataclass(slots=True, frozen=True)
+class PermissionDeclaration:
+    vhost: str
+    configure: str = ".*"
+    write: str = ".*"
+    read: str = ".*"
+
+
+@dataclass(slots=True, frozen=True)
+class UserDeclaration:
+    name: str
+    password: str | None = None
+    password_hash: str | None = None
+    hashing_algorithm: str = ARGON2ID
+    tags: tuple[str, ...] = ()
+    permissions: tuple[PermissionDeclaration, ...] = ()
+
+
+@dataclass(slots=True, frozen=True)
+class ExchangeDeclaration:
+    vhost: str
+    name: str
+    type: str
+    durable: bool
+    auto_delete: bool
+    internal: bool
+    arguments: Mapping[str, Any]
+
+
+@dataclass(slots=True, frozen=True)
+class QueueDeclaration:
+    vhost: str
+    name: str
+    durable: bool
+    auto_delete: bool
+    arguments: Mapping[str, Any]
+
+
+@dataclass(slots=True, frozen=True)
+class BindingDeclaration:
+    vhost: str
+    source: str
+    destination_kind: str
+    destination: str
+    routing_key: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(slots=True, frozen=True)
+class Declarations:
+    """Everything that a file declares; the default user is for a node that has none."""
+
+    default_user: UserDeclaration
+    vhosts: tuple[str, ...] = ()
+    users: tuple[UserDeclaration, ...] = ()
+    exchanges: tuple[ExchangeDeclaration, ...] = ()
+    queues: tuple[QueueDeclaration, ...] = ()
+    bindings: tuple[BindingDeclaration, ...] = ()
+
+
+async def apply(node: Node, declared: Declarations) -> list[str]:
+    """Make what is missing, and wait until it is durable; returns a line for each conflict."""
+    conflicts: list[str] = []
+
+    def attempt(what: str, make: Callable[[], object]) -> None:
+        try:
+            make()
+        except ModelError as error:
+            conflicts.append(f"{what}: {error}")
+
+    topology = node.topology
+    users = declared.users
+    if not users and not node.accounts.users:
+        users = (declared.default_user,)
+    named = [entry.vhost for user in users for entry in user.permissions]
+    named += [exchange.vhost for exchange in declared.exchanges]
+    named += [queue.vhost for queue in declared.queues]
+    named += [binding.vhost for binding in declared.bindings]
+    for name in dict.fromkeys((*declared.vhosts, *named)):
+        topology.put_vhost(name)
+    for user in users:
+        await _apply_user(node, user)
+    for exchange in declared.exchanges:
+        attempt(f"exchange '{exchange.name}'", partial(_apply_exchange, node, exchange))
+    for queue in declared.queues:
+        attempt(f"queue '{queue.name}'", partial(_apply_queue, node, queue))
+    for binding in declared.bindings:
+        what = f"binding of '{binding.destination}' to '{binding.source}'"
+        attempt(what, partial(_apply_binding, node, binding))
+    await node.settled()
+    return conflicts
+
+
+def _apply_exchange(node: Node, declared: ExchangeDeclaration) -> None:
+    node.topology.declare_exchange(
+        node.topology.vhost(declared.vhost),
+        declared.name,
+        declared.type,
+        durable=declared.durable,
+        auto_delete=declared.auto_delete,
+        internal=declared.internal,
+        arguments=declared.arguments,
+    )
+
+
+def _apply_queue(node: Node, declared: QueueDeclaration) -> None:
+    node.topology.declare_queue(
+        node.topology.vhost(declared.vhost),
+        declared.name,
+        durable=declared.durable,
+        auto_delete=declared.auto_delete,
+        arguments=declared.arguments,
+    )
+
+
+def _apply_binding(node: Node, declared: BindingDeclaration) -> None:
+    node.topology.bind(
+        node.topology.vhost(declared.vhost),
+        declared.source,
+        Destination(declared.destination_kind, declared.destination),
+        declared.routing_key,
+        declared.arguments,
+    )
+
+
+async def _apply_user(node: Node, user: UserDeclaration) -> None:
+    """A user of the file has the password, tags and permissions of the file, whatever it had before."""
+    accounts = node.accounts
+    current = accounts.users.get(user.name)
+    encoded, algorithm = user.password_hash, user.hashing_algorithm
+    if encoded is None:
+        password = user.password or ""
+        if current is not None and await trio.to_thread.run_sync(
+            matches, password, current.password_hash, current.hashing_algorithm
+        ):
+            encoded, algorithm = current.password_hash, current.hashing_algorithm
+        else:
+            encoded, algorithm = await trio.to_thread.run_sync(hash_password, password), ARGON2ID
+    wanted = (encoded, algorithm, user.tags)
+    if current is None or (current.password_hash, current.hashing_algorithm, current.tags) != wanted:
+        accounts.put_user(user.name, encoded, algorithm, user.tags)
+    for entry in user.permissions:
+        known = accounts.user(user.name).permissions.get(entry.vhost)
+        patterns = (entry.configure, entry.write, entry.read)
+        if known is None or (known.configure, known.write, known.read) != patterns:
+            accounts.put_permission(entry.vhost, user.name, *patterns)

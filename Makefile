@@ -1,0 +1,49 @@
+# make run    set everything up and start the broker
+# make test   the whole suite        make check  lint, types, imports
+# make bench  the comparison table   make image  build and try the container without an engine
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+RUN_READY = $(VENV)/.run-ready
+DEV_READY = $(VENV)/.dev-ready
+
+.PHONY: run test check format bench image clean
+
+run: $(RUN_READY)
+	@exec $(BIN)/leveret serve --config config/broker.toml
+
+test: $(DEV_READY)
+	$(BIN)/python -m pytest $(TESTS)
+
+check: $(DEV_READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(DEV_READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(RUN_READY)
+	$(BIN)/python benchmarks/run.py $(BENCH)
+
+image:
+	.ci/image
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Leveret needs Python 3.11 or newer; say which: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(RUN_READY): pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(DEV_READY): pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ $(RUN_READY)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

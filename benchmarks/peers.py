@@ -1,0 +1,147 @@
+"""Start the brokers that are compared, each as its users would, on this machine, with a data folder of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+_START_S = 60.0
+_STOP_S = 15.0
+
+
+@dataclass(frozen=True)
+class Broker:
+    """A broker that runs."""
+
+    name: str
+    version: str
+    port: int
+    pid: int
+
+
+@contextlib.contextmanager
+def leveret() -> Iterator[Broker]:
+    """Ours, with the defaults."""
+    with tempfile.TemporaryDirectory(prefix="leveret-bench-", dir=ROOT) as data:
+        command = [sys.executable, "-m", "broker", "serve", "--data", data, "--amqp", "127.0.0.1:0"]
+        command += ["--management", "off", "--metrics", "off", "--kafka", "off"]
+        environment = {**os.environ, "LEVERET_LOG__LEVEL": "error"}
+        with subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            port = 0
+            version = ""
+            for line in process.stdout:
+                if found := re.match(r"Listening for amqp on .*:(\d+)", line):
+                    port = int(found[1])
+                if found := re.match(r"Leveret (\S+),", line):
+                    version = found[1]
+                if line.startswith("Server startup complete"):
+                    break
+            try:
+                yield Broker("leveret", version, port, process.pid)
+            finally:
+                process.send_signal(signal.SIGTERM)
+                process.wait(30)
+
+
+@contextlib.contextmanager
+def rabbitmq() -> Iterator[Broker | None]:
+    """Debian's `rabbitmq-server`, on ports of its own; None if it is not there or cannot be started."""
+    if shutil.which("rabbitmq-server") is None or os.geteuid() != 0:
+        print("rabbitmq-server is not installed, or this is not root: measured without it", file=sys.stderr)
+        yield None
+        return
+    folder = Path(tempfile.mkdtemp(prefix="rabbitmq-bench-", dir="/var/tmp"))
+    shutil.chown(folder, "rabbitmq", "rabbitmq")
+    port = _free_port()
+    environment = {
+        **os.environ,
+        "HOME": str(folder),
+        "RABBITMQ_NODENAME": f"bench{port}@localhost",
+        "RABBITMQ_NODE_PORT": str(port),
+        "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+        "RABBITMQ_DIST_PORT": str(_free_port()),
+        "ERL_EPMD_PORT": str(_free_port()),
+        "RABBITMQ_MNESIA_BASE": str(folder),
+        "RABBITMQ_LOG_BASE": str(folder),
+        "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+        "RABBITMQ_ENABLED_PLUGINS_FILE": "/dev/null",
+    }
+    log = (folder / "start.log").open("w")
+    process = subprocess.Popen(
+        ["rabbitmq-server"], env=environment, stdout=log, stderr=log, start_new_session=True
+    )
+    try:
+        _wait_for(port, process, folder)
+        yield Broker("rabbitmq", _rabbitmq_version(), port, _pid_of(f"bench{port}@localhost"))
+    finally:
+        _end(str(folder))
+        process.wait(30)
+        log.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end(folder: str) -> None:
+    """Every process that was started with this folder: politely, and then not."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        deadline = time.monotonic() + _STOP_S
+        while (pids := _pids_of(folder)) and time.monotonic() < deadline:
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            time.sleep(0.5)
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes], folder: Path) -> None:
+    deadline = time.monotonic() + _START_S
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            time.sleep(1)  # it listens before it has booted whole
+            return
+        time.sleep(0.2)
+    raise RuntimeError(f"rabbitmq-server did not start:\n{(folder / 'start.log').read_text()[-2000:]}")
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def _pids_of(text: str) -> list[int]:
+    """Processes that have this in their command line or environment."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            with contextlib.suppress(OSError):
+                content = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+                if text.encode() in content:
+                    found.append(int(entry.name))
+    return found
+
+
+def _pid_of(node: str) -> int:
+    for pid in _pids_of(node):
+        if Path(f"/proc/{pid}/comm").read_text().strip() == "beam.smp":
+            return pid
+    raise RuntimeError(f"no process of the node {node}")
+
+
+def _rabbitmq_version() -> str:
+    done = subprocess.run(["rabbitmqctl", "version"], capture_output=True, text=True, check=False)
+    return done.stdout.strip().splitlines()[-1] if done.stdout.strip() else "?"

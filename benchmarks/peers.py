@@ -91,6 +91,9 @@ def rabbitmq() -> Iterator[Broker | None]:
     finally:
         _end(str(folder))
         process.wait(30)
+        subprocess.run(
+            ["epmd", "-port", environment["ERL_EPMD_PORT"], "-kill"], capture_output=True, check=False
+        )
         log.close()
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -29,9 +29,11 @@ import trio
 
 from broker.node.definitions import Change, DefinitionStore
 from broker.storage import journal
-from broker.storage.errors import DiskFull, StorageError
+from broker.storage.errors import CorruptLog, DiskFull, StorageError
 from broker.storage.file import Files, Handles
 from broker.storage.log import Write
+from broker.storage.rewrite import Rewritten, rewrite
+from broker.storage.segment import Segment
 
 if TYPE_CHECKING:
     from broker.node.queue_store import QueueStore
@@ -60,6 +62,16 @@ class Commit:
 
 
 @dataclass(slots=True, eq=False)
+class Rewrite:
+    """A segment to be written anew."""
+
+    store: QueueStore
+    segment: Segment
+    live: list[range]
+    result: Rewritten | None = None
+
+
+@dataclass(slots=True, eq=False)
 class _Job:
     """What a thread is to do for a commit or a checkpoint, in this order."""
 
@@ -71,6 +83,7 @@ class _Job:
     stores: list[QueueStore] = field(default_factory=list)
     """Whose files are written; they hear of it in `collect`."""
     commit: Commit | None = None
+    rewrite: Rewrite | None = None
     failure: BaseException | None = None
 
 
@@ -137,12 +150,22 @@ class _Worker:
             self._write(write)
         for write in job.settlements:
             self._write(write)
+        if job.rewrite is not None:
+            self._rewrite(job.rewrite)
         for path in job.removals:
             self._handles.forget(path)
             if path.endswith("/"):
                 self._files.remove_directory(path)
             else:
                 self._files.remove(path)
+
+    def _rewrite(self, asked: Rewrite) -> None:
+        try:
+            asked.result = rewrite(self._handles, asked.segment, asked.live, asked.store.keep)
+        except CorruptLog as error:
+            logger.error("queue %s: not written anew: %s", asked.store.name, error)
+        except FileNotFoundError:
+            return  # its queue was deleted
 
     def _write(self, write: Write) -> None:
         directory = os.path.dirname(write.path)
@@ -172,7 +195,7 @@ class Flusher:
         """Called when settlements begin to wait: somebody calls `settle_soon` `SETTLE_MS` later."""
         self.commits = 0
         self.journaled_commits = 0
-        self._reader = reader
+        self._files = files
         self._now_ms = now_ms
         self._journal_directory = journal_directory
         self._journal_size_max = journal_size_max
@@ -186,6 +209,7 @@ class Flusher:
         self._running: Commit | None = None
         self._checkpointing = False
         self._checkpoint_due = False
+        self._rewriting: Rewrite | None = None
         self._doomed: set[QueueStore] = set()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._finished: queue.SimpleQueue[_Job] = queue.SimpleQueue()
@@ -219,7 +243,8 @@ class Flusher:
     @property
     def idle(self) -> bool:
         """Nothing waits and nothing runs."""
-        return self._running is None and not self._checkpointing and not self._has_work()
+        busy = self._running is not None or self._checkpointing or self._rewriting is not None
+        return not busy and not self._has_work()
 
     @property
     def disk_full(self) -> bool:
@@ -331,7 +356,9 @@ class Flusher:
             raise job.failure
         for store in job.stores:
             store.log.written()
-        if job.commit is None:
+        if job.rewrite is not None:
+            self._take_over(job.rewrite)
+        elif job.commit is None:
             self._checkpointing = False
             self._oldest_journal = self._journal_number
         else:
@@ -346,6 +373,29 @@ class Flusher:
             else:
                 self.remove(store.drop_settled(self._oldest_journal))
 
+    def rewrite_sparse(self, store: QueueStore) -> bool:
+        """Have a sparse segment of this store written anew, if it has one and nobody else is at it."""
+        if self._rewriting is not None or store.log.writing or store.journal_number >= self._oldest_journal:
+            return False
+        segment = store.log.sparse()
+        if segment is None:
+            return False
+        segment.rewriting = True
+        live = segment.settled.unsettled(segment.base_offset, segment.next_offset)
+        self._rewriting = Rewrite(store, segment, live)
+        self._mover.do(_Job(rewrite=self._rewriting))
+        return True
+
+    def _take_over(self, done: Rewrite) -> None:
+        self._rewriting = None
+        if done.store in self._doomed:
+            self._doomed.remove(done.store)
+            self.remove([f"{done.store.log.directory}/"])
+        elif done.result is not None:
+            done.store.log.rewritten(self._files, done.segment, done.result)
+        else:
+            done.segment.rewriting = False
+
     @property
     def oldest_journal(self) -> int:
         return self._oldest_journal
@@ -358,7 +408,7 @@ class Flusher:
         self._appended.pop(store, None)
         self._settled.pop(store, None)
         self._journaled.pop(store, None)
-        if log.writing:
+        if log.writing or (self._rewriting is not None and self._rewriting.store is store):
             self._doomed.add(store)
         elif log.segments:
             self.remove([f"{log.directory}/"])
@@ -389,7 +439,7 @@ class Flusher:
                 self.settle_soon()
                 self.checkpoint_soon()
                 self.flush()
-                if self._running is None and not self._checkpointing:
+                if self._running is None and not self._checkpointing and self._rewriting is None:
                     break
                 self._finish(self._finished.get())
         finally:

@@ -85,8 +85,10 @@ class Node:
         files: Files,
         definitions: DefinitionStore,
         clock: Clock,
+        unlock: Callable[[], None],
     ) -> None:
         """Use `open_node`."""
+        self._unlock = unlock
         self.options = options
         self.clock = clock
         self.metrics = Metrics()
@@ -128,6 +130,7 @@ class Node:
             queue_memory_max=options.queue_memory_max,
             # Messages go to the disk long before publishers have to wait for memory.
             memory=Memory(min(options.queues_memory_max, options.memory_limit // 3)),
+            segment_size_max=options.segment_size_max,
         )
         self.topology.on_timed(self._note_timed)
         self.alarms = Alarms(
@@ -342,12 +345,14 @@ class Node:
                 self._files.remove(path)
 
     def _tidy(self) -> None:
-        """What the journal holds goes to the files, and logs in which nothing lives go altogether."""
+        """What the journal holds goes to the files; logs in which little lives shrink, or go altogether."""
         self.flusher.checkpoint_soon()
         for queue in self.topology.queues():
+            store = self.topology.store_of(queue)
             if not queue.ready_count and not queue.unacked_count:
-                store = self.topology.store_of(queue)
                 self.flusher.remove(store.drop_all(self.flusher.oldest_journal))
+            else:
+                self.flusher.rewrite_sparse(store)
         self.scheduler.after(_TIDY_MS, self._tidy)
 
     async def _watch_restored(self) -> None:
@@ -406,18 +411,21 @@ class Node:
         finally:
             self._reader.close()
             self._definitions.close()
+            self._unlock()
 
 
-def open_node(options: NodeOptions, files: Files | None = None) -> Node:
+def open_node(
+    options: NodeOptions, files: Files | None = None, definitions: DefinitionStore | None = None
+) -> Node:
     """Lock the data folder and open a node on it; inside `trio.run`.
 
     Raises DataFolderInUse, or CorruptLog, SyncFailed and DiskFull for what the disk does.
     """
     files = files or Disk()
     files.make_directory(options.data)
-    files.lock(os.path.join(options.data, "lock"))
-    definitions = SqliteDefinitions(os.path.join(options.data, "definitions.sqlite"))
-    node = Node(options, files, definitions, Clock())
+    unlock = files.lock(os.path.join(options.data, "lock"))
+    definitions = definitions or SqliteDefinitions(os.path.join(options.data, "definitions.sqlite"))
+    node = Node(options, files, definitions, Clock(), unlock)
     node.load()
     return node
 

@@ -298,6 +298,27 @@ class QueueStore:
             max_timestamp=expires_at,
         )
 
+    def keep(self, batch: Batch, live: list[range]) -> list[Batch]:
+        """Of a batch, new ones with the messages that live: called in a thread, when a segment is written anew."""
+        if batch.transient and batch.base_offset < self._recovered_end:
+            return []
+        run = records.decode(batch.payload, batch.count)
+        made = []
+        for offsets in live:
+            start = offsets.start - batch.base_offset
+            contents = run.contents[start : start + len(offsets)]
+            made.append(
+                batches.encode(
+                    offsets.start,
+                    len(contents),
+                    records.encode(run.envelope, contents, run.body_size),
+                    attributes=batch.attributes,
+                    base_timestamp=batch.base_timestamp,
+                    max_timestamp=batch.max_timestamp,
+                )
+            )
+        return made
+
     def _settled_early(self, waiting: list[Pushed]) -> Settled | None:
         if not self._early or not waiting:
             return None

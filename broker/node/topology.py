@@ -54,6 +54,7 @@ class Topology:
         *,
         queue_memory_max: int,
         memory: Memory,
+        segment_size_max: int,
     ) -> None:
         self.vhosts: dict[str, Vhost] = {}
         self.vhost_deleted: list[Callable[[Vhost], None]] = []
@@ -68,6 +69,7 @@ class Topology:
         self._bury = bury
         self._queue_memory_max = queue_memory_max
         self._memory = memory
+        self._segment_size_max = segment_size_max
         self._stores: dict[Queue, QueueStore] = {}
         self._next_id = 1
         self._timed: Callable[[Queue], None] = lambda queue: None
@@ -220,7 +222,8 @@ class Topology:
         log: Log | None = None,
     ) -> Queue:
         if log is None:
-            log = Log(id, self.queue_directory(id), self._reader, [])
+            directory = self.queue_directory(id)
+            log = Log(id, directory, self._reader, [], segment_size_max=self._segment_size_max)
         spoken_name = f"'{vhost.name}'/{name}"
         store = QueueStore(
             spoken_name,

@@ -13,7 +13,8 @@ import fcntl
 import os
 import shutil
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from broker.storage.errors import DataFolderInUse, DiskFull, SyncFailed
@@ -79,11 +80,8 @@ class Files(Protocol):
 
     def free_bytes(self, path: str) -> int: ...
 
-    def lock(self, path: str) -> int:
-        """Hold the file `path` for this process; it is released when the process ends.
-
-        Raises DataFolderInUse.
-        """
+    def lock(self, path: str) -> Callable[[], None]:
+        """Hold the file `path`, until what this returns is called or the process ends. Raises DataFolderInUse."""
 
 
 class OpenFiles:
@@ -245,7 +243,7 @@ class Disk:
         figures = os.statvfs(path)
         return figures.f_bavail * figures.f_frsize
 
-    def lock(self, path: str) -> int:
+    def lock(self, path: str) -> Callable[[], None]:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -257,4 +255,4 @@ class Disk:
             ) from None
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        return descriptor
+        return partial(os.close, descriptor)

@@ -19,10 +19,11 @@ from typing import Final
 from broker.storage import batch as batches
 from broker.storage.batch import Batch
 from broker.storage.errors import CorruptLog
-from broker.storage.file import Handles
+from broker.storage.file import Files, Handles
 from broker.storage.index import IndexFile
 from broker.storage.index import encode as encode_index
-from broker.storage.segment import INDEX_SUFFIX, LOG_SUFFIX, SETTLED_SUFFIX, Segment
+from broker.storage.rewrite import Rewritten
+from broker.storage.segment import INDEX_SUFFIX, LOG_SUFFIX, REWRITE_SUFFIX, SETTLED_SUFFIX, Segment
 from broker.storage.settlements import (
     Settlement,
     count_before,
@@ -32,6 +33,9 @@ from broker.storage.settlements import (
 
 SEGMENT_SIZE_MAX: Final = 16 * 1024 * 1024
 _READ_SIZE: Final = 256 * 1024
+# A segment is worth writing anew when it has this size, and lives to one in so many records.
+_REWRITE_SIZE_MIN: Final = 256 * 1024
+_REWRITE_SHARE: Final = 4
 
 
 @dataclass(slots=True, eq=False)
@@ -254,14 +258,22 @@ class Log:
         They may go once everything handed over so far is safe, and no journal can bring them back: a
         dead letter's copy before its original.
         """
-        return self._drop([segment for segment in self._segments[:-1] if segment.sealed and not segment.live])
+        return self._drop(
+            [
+                segment
+                for segment in self._segments[:-1]
+                if segment.sealed and not segment.live and not segment.rewriting
+            ]
+        )
 
     def drop_all(self) -> list[str]:
         """Forget even the last segment if nothing in the log is live; returns the files to remove.
 
         Offsets go on from where they were.
         """
-        return [] if self.live else self._drop(self._segments)
+        if self.live or any(segment.rewriting for segment in self._segments):
+            return []
+        return self._drop(self._segments)
 
     def _drop(self, dropped: list[Segment]) -> list[str]:
         if self.writing or not dropped:
@@ -269,6 +281,34 @@ class Log:
         gone = {id(segment) for segment in dropped}
         self._segments = [segment for segment in self._segments if id(segment) not in gone]
         return [path for segment in dropped for path in self._files_of(segment)]
+
+    def sparse(self) -> Segment | None:
+        """A sealed segment of some size of which most is settled: worth writing anew."""
+        for segment in self._segments[:-1]:
+            free = segment.sealed and not segment.rewriting
+            if (
+                free
+                and segment.size >= _REWRITE_SIZE_MIN
+                and 0 < segment.live * _REWRITE_SHARE <= segment.records
+            ):
+                return segment
+        return None
+
+    def rewritten(self, files: Files, segment: Segment, result: Rewritten) -> None:
+        """Put the file that a thread wrote in the segment's place; meanwhile more may have been settled."""
+        self._reader.forget(segment.path(LOG_SUFFIX))
+        files.rename(segment.path(REWRITE_SUFFIX), segment.path(LOG_SUFFIX))
+        files.remove(segment.path(INDEX_SUFFIX))
+        segment.rewriting = False
+        segment.size = segment.readable_size = result.size
+        segment.records = result.records
+        segment.max_timestamp = result.max_timestamp
+        segment.index = result.index
+        settled = segment.settled
+        segment.live = sum(
+            len(part) for kept in result.kept for part in settled.unsettled(kept.start, kept.stop)
+        )
+        self.reread()
 
     def close(self) -> None:
         """Nothing is read any more."""

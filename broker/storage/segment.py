@@ -39,6 +39,8 @@ class Segment:
     settled_size: int = 0
     """Octets of the `.settled` file."""
     sealed: bool = False
+    rewriting: bool = False
+    """A thread writes it anew: it must stay until that is done."""
     index: Index = field(default_factory=Index)
     settled: Settled = field(init=False)
 

@@ -205,6 +205,8 @@ class Flusher:
         self._journaled: dict[QueueStore, None] = {}
         self._appended: dict[QueueStore, None] = {}
         self._settled: dict[QueueStore, None] = {}
+        self.settled_lately: dict[QueueStore, None] = {}
+        """Stores in which segments may have become sparse or empty; whoever tidies takes them out."""
         self._settle_now = False
         self._running: Commit | None = None
         self._checkpointing = False
@@ -281,6 +283,7 @@ class Flusher:
         settles, self._settle_now = self._settle_now or commit.atomic, False
         if settles:
             stores.update(self._settled)
+            self.settled_lately.update(self._settled)
             self._settled = {}
         job = _Job(changes=commit.changes, removals=commit.removals, commit=commit)
         if commit.atomic or len(stores) > DIRECT_LOGS_MAX or any(store.log.writing for store in stores):
@@ -373,18 +376,25 @@ class Flusher:
             else:
                 self.remove(store.drop_settled(self._oldest_journal))
 
-    def rewrite_sparse(self, store: QueueStore) -> bool:
-        """Have a sparse segment of this store written anew, if it has one and nobody else is at it."""
-        if self._rewriting is not None or store.log.writing or store.journal_number >= self._oldest_journal:
-            return False
+    def tidy(self) -> None:
+        """Let empty logs go and sparse segments be written anew, one at a time; called now and then."""
+        for store in list(self.settled_lately):
+            log = store.log
+            if store.journal_number >= self._oldest_journal or log.writing:
+                continue  # what a journal holds could come back: later
+            self.remove(store.drop_all())
+            if not log.sparse():
+                del self.settled_lately[store]
+            elif self._rewriting is None:
+                self._rewrite_sparse(store)
+
+    def _rewrite_sparse(self, store: QueueStore) -> None:
         segment = store.log.sparse()
-        if segment is None:
-            return False
+        assert segment is not None
         segment.rewriting = True
         live = segment.settled.unsettled(segment.base_offset, segment.next_offset)
         self._rewriting = Rewrite(store, segment, live)
         self._mover.do(_Job(rewrite=self._rewriting))
-        return True
 
     def _take_over(self, done: Rewrite) -> None:
         self._rewriting = None
@@ -396,10 +406,6 @@ class Flusher:
         else:
             done.segment.rewriting = False
 
-    @property
-    def oldest_journal(self) -> int:
-        return self._oldest_journal
-
     def forget(self, store: QueueStore) -> None:
         """Its queue is deleted: nothing of it is written any more, and its directory goes."""
         store.closed = True
@@ -407,6 +413,7 @@ class Flusher:
         log.close()
         self._appended.pop(store, None)
         self._settled.pop(store, None)
+        self.settled_lately.pop(store, None)
         self._journaled.pop(store, None)
         if log.writing or (self._rewriting is not None and self._rewriting.store is store):
             self._doomed.add(store)

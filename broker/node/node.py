@@ -347,12 +347,7 @@ class Node:
     def _tidy(self) -> None:
         """What the journal holds goes to the files; logs in which little lives shrink, or go altogether."""
         self.flusher.checkpoint_soon()
-        for queue in self.topology.queues():
-            store = self.topology.store_of(queue)
-            if not queue.ready_count and not queue.unacked_count:
-                self.flusher.remove(store.drop_all(self.flusher.oldest_journal))
-            else:
-                self.flusher.rewrite_sparse(store)
+        self.flusher.tidy()
         self.scheduler.after(_TIDY_MS, self._tidy)
 
     async def _watch_restored(self) -> None:

@@ -260,11 +260,9 @@ class QueueStore:
         """Files of segments in which nothing lives, and that no journal from this one on could bring back."""
         return [] if self.journal_number >= oldest_journal else self.log.drop_settled()
 
-    def drop_all(self, oldest_journal: int) -> list[str]:
-        """The same for the last segment too, if the whole log is settled."""
-        if self.journal_number >= oldest_journal or self._pushed or self._settlements:
-            return []
-        return self.log.drop_all()
+    def drop_all(self) -> list[str]:
+        """Files of all segments, if the whole log is settled; not while a journal holds something of it."""
+        return [] if self._pushed or self._settlements else self.log.drop_all()
 
     # ---- batches ----
 

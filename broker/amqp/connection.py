@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
-from broker.amqp import frames, methods
+from broker.amqp import deliveries, frames, methods
 from broker.amqp.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
 from broker.amqp.frames import MethodReceived, ProtocolFailed
 from broker.amqp.methods import Method
@@ -131,7 +131,8 @@ class Connection:
     def __init__(self, role: Role, message_size_max: int) -> None:
         self.role = role
         self.state = State.HEADER if role is Role.SERVER else State.START
-        self._reader = frames.FrameReader(message_size_max)
+        reader = frames.FrameReader if role is Role.SERVER else deliveries.DeliveryReader
+        self._reader = reader(message_size_max)
         self._header = b""
 
     @property

@@ -64,11 +64,39 @@ class MethodReceived:
 
 @dataclass(slots=True, eq=False)
 class ContentReceived:
-    """A method with its content (see `broker.amqp.content`); only what servers send comes this way."""
+    """A method with its content (see `broker.amqp.content`); only what servers send comes this way.
+
+    Nobody has looked at its properties yet: decoding them may say that they are malformed.
+    """
 
     channel: int
     method: methods.Method
     content: bytes
+
+
+class DeliveryEnvelope:
+    """What deliveries to a consumer have in common."""
+
+    __slots__ = ("consumer_tag", "exchange", "redelivered", "routing_key")
+
+    def __init__(self, consumer_tag: str, redelivered: bool, exchange: str, routing_key: str) -> None:
+        self.consumer_tag = consumer_tag
+        self.redelivered = redelivered
+        self.exchange = exchange
+        self.routing_key = routing_key
+
+
+@dataclass(slots=True, eq=False)
+class Deliveries:
+    """Consecutive basic.delivers with the same envelope and, from `first` on, consecutive tags.
+
+    Of their properties the same is true as of those in ContentReceived.
+    """
+
+    channel: int
+    envelope: DeliveryEnvelope
+    first: int
+    contents: list[bytes]
 
 
 class Envelope:
@@ -205,7 +233,9 @@ class ProtocolFailed:
     error: ProtocolError
 
 
-Event: TypeAlias = MethodReceived | ContentReceived | Publishes | AckRun | OversizedContent | ProtocolFailed
+Event: TypeAlias = (
+    MethodReceived | ContentReceived | Publishes | Deliveries | AckRun | OversizedContent | ProtocolFailed
+)
 
 
 class _Publish:
@@ -570,7 +600,8 @@ class FrameReader:
                 ReplyCode.UNEXPECTED_FRAME,
                 f"expected content header for class {BASIC_CLASS}, got one for class {class_id} instead",
             )
-        message.facts = facts_of(frame[content.PROPERTIES_AT : -1])
+        if isinstance(message.method, _Publish):
+            message.facts = facts_of(frame[content.PROPERTIES_AT : -1])
         message.remaining = body_size
         if body_size > self._message_size_max:
             message.frames = None

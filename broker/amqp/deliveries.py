@@ -63,18 +63,19 @@ class DeliveryReader(FrameReader):
     def _read_alike_deliveries(self, buffer: bytes, at: int, end: int, events: list[Event]) -> int:
         """A run of deliveries with rising tags that are like the last one."""
         before, behind, size = self._before, self._behind, self._size
-        if not buffer.startswith(before, at) or self._channel in self._unfinished or at + size > end:
-            return at
         envelope = self._envelope
-        assert envelope is not None
+        if envelope is None or self._channel in self._unfinished:
+            return at
         skipped = len(before)
         behind_at = skipped + 8
         content_at = self._content_at
         unpack = _TAG.unpack_from
-        first = tag = unpack(buffer, at + skipped)[0]
         contents: list[bytes] = []
         append = contents.append
         stop = at + size
+        if stop > end or not buffer.startswith(before, at):
+            return at
+        first = tag = unpack(buffer, at + skipped)[0]
         while (
             stop <= end
             and buffer.startswith(behind, at + behind_at)

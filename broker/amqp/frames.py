@@ -295,6 +295,7 @@ class FrameReader:
         self._unfinished_size = 0
         # The last content header frame, with the start of its one body frame: what the next message
         # most likely has behind its basic.publish. `_alike` has the basic.publish frame before it.
+        # Nothing was learned yet; a peer may still begin a frame with that octet.
         self._tail = b"\xff"
         self._tail_channel = 0
         self._tail_size = 0
@@ -340,8 +341,7 @@ class FrameReader:
     def _read_alike(self, buffer: bytes, at: int, end: int, events: list[Event]) -> int:
         """A run of messages that differ in nothing but their bodies' octets."""
         publish = self._alike_publish
-        assert publish is not None
-        if publish.envelope.channel in self._unfinished:
+        if publish is None or publish.envelope.channel in self._unfinished:
             return at
         alike = self._alike
         skipped = len(publish.frame)
@@ -367,7 +367,7 @@ class FrameReader:
     def _read_known(self, buffer: bytes, at: int, end: int, events: list[Event]) -> int:
         """Messages with basic.publish frames that were parsed before, each perhaps another one."""
         channel = self._tail_channel
-        if channel in self._unfinished:
+        if channel in self._unfinished or not self._tail_size:
             return at
         tail, tail_size, facts, body_size = (
             self._tail,
@@ -412,6 +412,8 @@ class FrameReader:
         """A run of basic.acks with rising delivery tags."""
         prefix = self._acks
         skipped = len(prefix)
+        if skipped == 1:
+            return at
         unpack = _ACK.unpack_from
         first, bits, mark = unpack(buffer, at + skipped)
         if mark != FRAME_END:
@@ -457,7 +459,8 @@ class FrameReader:
         channel = publish.envelope.channel
         if channel in self._unfinished:
             raise _header_expected()
-        if not buffer.startswith(self._tail, after) and not self._learn_tail(buffer, after, end, channel):
+        known = self._tail_size and buffer.startswith(self._tail, after)
+        if not known and not self._learn_tail(buffer, after, end, channel):
             self._begin(channel, publish)
             return after
         self._alike = frame + self._tail

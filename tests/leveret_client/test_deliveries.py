@@ -16,6 +16,7 @@ from broker.amqp.frames import (
     MethodReceived,
     OversizedContent,
     ProtocolFailed,
+    Publishes,
 )
 from broker.amqp.properties import Properties, encode
 from broker.amqp.spec import ReplyCode
@@ -201,3 +202,38 @@ def test_envelopes_are_forgotten_before_they_are_too_many():
         assert event.envelope.routing_key == str(tag)
 
     assert len(reader._envelopes) <= 4096
+
+
+@pytest.mark.parametrize("kind", [FrameReader, DeliveryReader])
+@pytest.mark.parametrize(
+    "before",
+    [
+        b"",
+        methods.encode(1, methods.BasicPublish(routing_key="q")),
+        methods.encode(0, methods.BasicPublish(routing_key="q")),
+        methods.encode(1, methods.BasicAck(1, False)),
+        deliver(1, 1, b"a"),
+    ],
+    ids=["nothing", "publish", "publish on 0", "ack", "deliver"],
+)
+def test_a_frame_may_not_begin_with_the_octet_that_stands_for_nothing_known(kind, before):
+    reader = reader_of(kind)
+
+    *_, failed = reader.read(before * 2 + b"\xff" * 30)
+
+    assert isinstance(failed, ProtocolFailed)
+    assert failed.error.code in (ReplyCode.FRAME_ERROR, ReplyCode.UNEXPECTED_FRAME)
+    assert not any(isinstance(event, Publishes) for event in reader.read(b""))
+
+
+@pytest.mark.parametrize("channel", [0, 1])
+def test_a_publish_without_content_is_no_message(channel):
+    publish = methods.encode(channel, methods.BasicPublish(routing_key="q"))
+    large = content.build(channel, encode(Properties()), b"x" * 5000, FRAME_MAX)
+    reader = reader_of(FrameReader)
+    (whole,) = reader.read(publish + large)
+
+    events = reader.read(publish + b"\xff" * 30)
+
+    assert isinstance(whole, Publishes)
+    assert [type(event) for event in events] == [ProtocolFailed]

@@ -1,5 +1,6 @@
 """The harness of the tests that need a broker in a process of its own."""
 
+import resource
 import socket
 import subprocess
 import sys
@@ -33,6 +34,16 @@ def test_a_broker_that_does_not_start_says_why(tmp_path):
         BrokerProcess(tmp_path, config="nonsense = 1"),
     ):
         raise RuntimeError("never reached")
+
+
+def test_a_broker_takes_all_the_descriptors_it_may_have(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, before[1]))
+    try:
+        with BrokerProcess(tmp_path) as broker:
+            assert resource.prlimit(broker.pid, resource.RLIMIT_NOFILE) == (before[1], before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_a_second_broker_on_the_same_folder_is_refused(tmp_path):

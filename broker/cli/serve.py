@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import resource
 import signal
 import sys
 import time
@@ -52,6 +53,7 @@ def set_up_logging(config: Config) -> None:
 def run(config: Config) -> int:
     """Serve until a signal comes; returns the exit code."""
     set_up_logging(config)
+    _raise_descriptor_limit()
     # What is imported stays; and a broker that holds a million messages must not walk over all of them
     # each time that it has taken some more. Cycles are few, and collected when there is nothing to do.
     gc.freeze()
@@ -71,6 +73,12 @@ def run(config: Config) -> int:
         for cause in causes:
             say(_last_words(cause))
         return _FAILED
+
+
+def _raise_descriptor_limit() -> None:
+    """Each connection needs a descriptor, and the usual 1,024 is for programs that use `select`."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _last_words(error: BaseException) -> str:

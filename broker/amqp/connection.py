@@ -107,6 +107,7 @@ SENT: dict[Role, dict[State, Moves]] = {
     },
 }
 
+_CLOSE_OK = methods.encode(0, methods.ConnectionCloseOk())
 _ENDING = (State.CLOSING, State.ANSWER_CLOSE, State.CLOSED)
 
 
@@ -134,6 +135,7 @@ class Connection:
         reader = frames.FrameReader if role is Role.SERVER else deliveries.DeliveryReader
         self._reader = reader(message_size_max)
         self._header = b""
+        self._last_octets = b""
 
     @property
     def frame_max(self) -> int:
@@ -150,6 +152,8 @@ class Connection:
         The last event is ProtocolFailed when a rule was broken. Once closing, nothing but the end of
         the closing comes through.
         """
+        if self._reader.failed:
+            return self._look_for_close_ok(data)
         if self.state is State.RUNNING:
             events: list[Event] = self._reader.read(data)  # type: ignore[assignment]
             for index, event in enumerate(events):
@@ -158,7 +162,15 @@ class Connection:
             return events
         if self.state is State.HEADER:
             return self._receive_header(data)
-        return self._judge(self._reader.read(data), 0)  # type: ignore[arg-type]
+        return self._receive_early(self._reader.read(data), 0)  # type: ignore[arg-type]
+
+    def _look_for_close_ok(self, data: bytes) -> list[Event]:
+        """Of a stream that cannot be read any more, one thing still counts: a close-ok at its end."""
+        self._last_octets = (self._last_octets + data[-len(_CLOSE_OK) :])[-len(_CLOSE_OK) :]
+        if self.state is not State.CLOSING or self._last_octets != _CLOSE_OK:
+            return []
+        self.state = State.CLOSED
+        return [MethodReceived(0, methods.ConnectionCloseOk())]
 
     def _receive_header(self, data: bytes) -> list[Event]:
         missing = 8 - len(self._header)
@@ -169,7 +181,16 @@ class Connection:
             return [HeaderRefused(self._header)]
         if self._header not in known:
             return []
-        return self._judge([HeaderReceived(), *self._reader.read(data[missing:])], 1)
+        return self._receive_early([HeaderReceived(), *self._reader.read(data[missing:])], 1)
+
+    def _receive_early(self, events: list[Event], start: int) -> list[Event]:
+        """While the connection is not open: nobody may have us keep parts of messages yet."""
+        kept = self._judge(events, start)
+        refused = bool(kept) and isinstance(kept[-1], ProtocolFailed)
+        if self._reader.unfinished and not refused and self.state not in (State.RUNNING, *_ENDING):
+            text = f"unexpected method in connection state {self.state.value}"
+            kept.append(ProtocolFailed(RemoteProtocolError(ReplyCode.CHANNEL_ERROR, text)))
+        return kept
 
     def _judge(self, events: list[Event], start: int) -> list[Event]:
         """Keep of `events`, from `start` on, what the state lets through."""

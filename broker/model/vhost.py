@@ -77,6 +77,9 @@ class Vhost:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.description = ""
+        self.tags: tuple[str, ...] = ()
+        """What people say of it; nothing here depends on either."""
         self.exchanges: dict[str, Exchange] = {}
         self.queues: dict[str, Queue] = {}
         # Every binding again, by where it leads.

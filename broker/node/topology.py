@@ -87,15 +87,24 @@ class Topology:
             raise NotFound(f"vhost {name} not found")
         return vhost
 
-    def put_vhost(self, name: str) -> bool:
-        """Make it if it is missing; whether it is new. Raises PreconditionFailed for an empty name."""
+    def put_vhost(
+        self, name: str, *, description: str | None = None, tags: tuple[str, ...] | None = None
+    ) -> bool:
+        """Make it if it is missing, and say of it what is given; whether it is new.
+
+        Raises PreconditionFailed for an empty name.
+        """
         if not name:
             raise PreconditionFailed("a virtual host needs a name")
-        if name in self.vhosts:
-            return False
-        self.vhosts[name] = Vhost(name)
-        self._flusher.change([Change(definitions.key(definitions.VHOST, name), {})])
-        return True
+        new = name not in self.vhosts
+        vhost = self.vhosts.setdefault(name, Vhost(name))
+        before = (vhost.description, vhost.tags)
+        vhost.description = vhost.description if description is None else description
+        vhost.tags = vhost.tags if tags is None else tags
+        if new or (vhost.description, vhost.tags) != before:
+            value = {"description": vhost.description, "tags": list(vhost.tags)}
+            self._flusher.change([Change(definitions.key(definitions.VHOST, name), value)])
+        return new
 
     def delete_vhost(self, name: str) -> None:
         """With everything in it. Raises NotFound."""
@@ -340,8 +349,10 @@ class Topology:
         for key, value in found.items():
             kind, names = definitions.names_of(key)
             by_kind.setdefault(kind, []).append((names, value))
-        for (name,), _ in by_kind.get(definitions.VHOST, ()):
-            self.vhosts[name] = Vhost(name)
+        for (name,), value in by_kind.get(definitions.VHOST, ()):
+            made = self.vhosts[name] = Vhost(name)
+            made.description = value.get("description", "")
+            made.tags = tuple(value.get("tags", ()))
         for (name,), value in by_kind.get(definitions.USER, ()):
             self._accounts.load_user(name, value)
         for (vhost, name), value in by_kind.get(definitions.PERMISSION, ()):

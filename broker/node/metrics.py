@@ -25,7 +25,9 @@ class Metrics:
     messages_redelivered: int = 0
     messages_acknowledged: int = 0
     dead_lettered: Counter[str] = field(default_factory=Counter)
-    """By reason."""
+    """By reason; those of queues that have an exchange for them."""
+    discarded: Counter[str] = field(default_factory=Counter)
+    """By reason; those of queues that have none."""
     connections_opened: int = 0
     connections_closed: int = 0
     channels_opened: int = 0

@@ -287,10 +287,11 @@ class Node:
 
     def _bury(self, queue: Queue, reason: str, piece: Slice) -> None:
         """What a queue gives up is a dead letter if it has an exchange for them, and gone if not."""
-        self.metrics.dead_lettered[reason] += len(piece)
         if queue.settings.dead_letter_exchange is None:
+            self.metrics.discarded[reason] += len(piece)
             queue.forget(piece)
         else:
+            self.metrics.dead_lettered[reason] += len(piece)
             self._graves.append((queue, reason, piece))
 
     def _publish_dead(self, queue: Queue, reason: str, piece: Slice) -> None:

@@ -22,7 +22,7 @@ from broker.amqp.methods import Method
 from broker.amqp.properties import Properties
 from broker.amqp.spec import PROTOCOL_HEADER
 
-WAIT_S = 10.0
+WAIT_S = 5.0
 
 # What RabbitMQ's own clients announce.
 CAPABILITIES = {

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
-from broker.model.arguments import Arguments
+from broker.model.arguments import Arguments, erlang_type
 from broker.model.errors import PreconditionFailed
 from broker.model.topic_trie import TopicTrie
 
@@ -169,9 +169,13 @@ class HeadersMatcher(Matcher):
 
     def check(self, routing_key: str, arguments: Arguments) -> None:
         kind = arguments.get("x-match", "all")
+        if not isinstance(kind, str):
+            raise PreconditionFailed(
+                f"Invalid x-match field type {erlang_type(kind)} (value {kind}); expected longstr"
+            )
         if kind not in MATCH_KINDS:
             raise PreconditionFailed(
-                f"Invalid x-match field value {kind!r}; expected all, any, all-with-x, or any-with-x"
+                f'Invalid x-match field value <<"{kind}">>; expected all, any, all-with-x, or any-with-x'
             )
 
 

@@ -15,6 +15,7 @@ from broker.amqp import frames, methods
 from broker.amqp.errors import ProtocolError
 from broker.amqp.frames import (
     AckRun,
+    ContentReceived,
     Envelope,
     MethodReceived,
     OversizedContent,
@@ -120,12 +121,12 @@ class Channel:
         try:
             handler = HANDLERS.get(type(subject))
             if handler is None:
-                raise ProtocolError(ReplyCode.CHANNEL_ERROR, "unexpected method on an open channel")
+                raise ProtocolError(ReplyCode.COMMAND_INVALID, "unimplemented method")
             handler(self, subject)
         except ModelError as error:
-            self.connection.fail(protocol_error(error, *_ids_of(event)), self)
+            self.connection.fail(protocol_error(error, *ids_of(event)), self)
         except ProtocolError as error:
-            error.class_id, error.method_id = _ids_of(event)
+            error.class_id, error.method_id = ids_of(event)
             self.connection.fail(error, self)
 
     def _handle_closing(self, kind: type) -> None:
@@ -157,6 +158,14 @@ class Channel:
         connection = self.connection
         assert connection.user is not None
         connection.user.check(right, kind, name, connection.vhost.name)
+
+    def check_any(self, kind: str, name: str) -> None:
+        """Raises AccessRefused if the user has no right on it at all."""
+        permission = self.connection.permission
+        if permission is None or not (
+            permission.allows(Right.READ, name) or permission.allows(Right.WRITE, name)
+        ):
+            self.check(Right.CONFIGURE, kind, name)
 
     def may_publish(self, envelope: Envelope) -> bool:
         """It is like what `grant_publish` heard of, and nobody has changed exchanges or permissions since.
@@ -242,6 +251,9 @@ class Channel:
             if not queue.deleted:
                 queue.requeue(pieces, node.clock.now_ms())
                 node.mark(queue)
+        if self.prefetch.limit:
+            for consumer in self.consumers.values():  # they have room again, whatever their queue
+                node.mark(consumer.queue)
 
     def snapshot(self) -> ChannelSnapshot:
         transaction = self.transaction
@@ -269,9 +281,9 @@ class Channel:
         )
 
 
-def _ids_of(event: frames.Event) -> tuple[int, int]:
+def ids_of(event: frames.Event) -> tuple[int, int]:
     """Class and method id of what is carried out, for the error that may come of it."""
-    if isinstance(event, MethodReceived):
+    if isinstance(event, MethodReceived | ContentReceived):
         return event.method.id
     if isinstance(event, Publishes | OversizedContent):
         return methods.BasicPublish.id

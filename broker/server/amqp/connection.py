@@ -3,15 +3,20 @@
 Flow:   the pump says readable: what came is parsed and carried out at once; what is to go out is collected
         and sent with one call at the end of the pass. Nothing here awaits; a login runs in a task.
 Limits: reads stop while more than `_OUTBOX_HIGH` octets wait to be sent, while a definition becomes durable,
-        and, for publishers, while an alarm is on. Handshake and closing have deadlines.
+        and, for publishers, while an alarm is on; what was read already waits when `_OUTBOX_MAX` are to be
+        sent. Handshake and closing have deadlines.
 Spec:   AMQP 0-9-1 section 2.2.4; RabbitMQ's rabbit_reader for texts, heartbeats and connection.blocked.
 """
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import socket
-from collections.abc import Callable
+import struct
+import termios
+from collections.abc import Awaitable, Callable
+from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any, Final
 
 from broker.amqp import frames, methods, wire
@@ -32,7 +37,7 @@ from broker.model.vhost import Vhost
 from broker.node.flusher import Commit
 from broker.node.peers import ConnectionSnapshot
 from broker.node.scheduler import Timer
-from broker.server.amqp.channel import Channel
+from broker.server.amqp.channel import Channel, ids_of
 from broker.server.amqp.options import MECHANISMS
 
 if TYPE_CHECKING:
@@ -44,13 +49,16 @@ logger = logging.getLogger("broker.server")
 # octets more than the read itself.
 _RECEIVE_SIZE_MIN: Final = 4 * 1024
 _RECEIVE_SIZE_MAX: Final = 256 * 1024
-# Above the first, consumers get nothing more and nothing is read; above the second, replies are dropped.
+# Above the first, consumers get nothing more and nothing is read; above the second, nothing more is carried
+# out of what was read, and replies are dropped.
 _OUTBOX_HIGH: Final = 1024 * 1024
 _OUTBOX_MAX: Final = 64 * 1024 * 1024
 # Joining is cheaper than gathering, until the pieces are large.
 _JOIN_MAX: Final = 1024 * 1024
 _GATHER_MAX: Final = 512
-_LOOPBACK: Final = ("127.", "::1", "::ffff:127.")
+_OWNED_SLACK: Final = 64
+# Half intervals without a word after which a peer is gone: RabbitMQ takes two to three intervals.
+_SILENT_CHECKS_MAX: Final = 4
 
 
 class AmqpConnection:
@@ -60,6 +68,7 @@ class AmqpConnection:
         "_blocked",
         "_connected_at_ms",
         "_deadline",
+        "_delayed",
         "_descriptor",
         "_gone",
         "_heard",
@@ -70,6 +79,7 @@ class AmqpConnection:
         "_mechanism",
         "_outbox",
         "_outbox_size",
+        "_owned_max",
         "_peer",
         "_reading",
         "_receive_size",
@@ -77,6 +87,7 @@ class AmqpConnection:
         "_socket",
         "_starved",
         "_told_blocked",
+        "_unread",
         "_unsent",
         "_writing",
         "_wrote",
@@ -114,6 +125,7 @@ class AmqpConnection:
         self.user: User | None = None
         self.vhost: Vhost = server.no_vhost
         self.exclusive_queues: dict[Queue, None] = {}
+        self._owned_max = _OWNED_SLACK
         self.client_properties: dict[str, Any] = {}
         self._socket = sock
         self._descriptor = sock.fileno()
@@ -128,7 +140,10 @@ class AmqpConnection:
         self._reading = True
         self._writing = False
         self._starved = False
+        # What came while we wait for the disk or for a password; None when we do not.
         self._held: list[Event] | None = None
+        # What came, and waits for room in the outbox.
+        self._delayed: list[Event] = []
         self._blocked = False
         self._told_blocked = False
         self._gone = False
@@ -138,6 +153,7 @@ class AmqpConnection:
         self._heartbeat: Timer | None = None
         self._wrote = self._heard = True
         self._silent_checks = 0
+        self._unread = 0
         self.received_octets = self.received_count = self.sent_octets = self.sent_count = 0
 
     # ---- what the pump calls ----
@@ -175,6 +191,8 @@ class AmqpConnection:
             self.flush()
         if self._starved and not self.congested:
             self._starved = False
+            delayed, self._delayed = self._delayed, []
+            self._carry_out(delayed)
             for channel in self.channels.values():
                 for consumer in channel.consumers.values():
                     self.node.mark(consumer.queue)
@@ -201,6 +219,10 @@ class AmqpConnection:
         for index, event in enumerate(events):
             if self._held is not None:
                 self._held += events[index:]
+                return
+            if self.overfull:
+                self._delayed = events[index:]
+                self._starved = True
                 return
             if self._gone:
                 return
@@ -236,24 +258,26 @@ class AmqpConnection:
 
     def _handle_unopened(self, number: int, event: frames.Event) -> None:
         method = event.method if isinstance(event, MethodReceived) else None
-        if isinstance(method, methods.ChannelOpen) and number:
-            if number > self.channel_max:
-                text = f"number of channels opened ({number}) has reached the negotiated channel_max ({self.channel_max})"
-                self.fail(ProtocolError(ReplyCode.NOT_ALLOWED, text, *method.id))
-                return
-            self.channels[number] = Channel(self, number)
-            self.node.metrics.channels_opened += 1
-            self.send(methods.encode(number, methods.ChannelOpenOk()))
-        elif isinstance(method, methods.ChannelCloseOk):
+        if number == 0:
+            self.fail(self._unexpected(*ids_of(event)))
+        elif isinstance(method, methods.ChannelOpen):
+            self._open_channel(number)
+        elif not isinstance(method, methods.ChannelCloseOk):
+            self.fail(ProtocolError(ReplyCode.CHANNEL_ERROR, "expected 'channel.open'", *ids_of(event)))
+
+    def _open_channel(self, number: int) -> None:
+        count = len(self.channels)
+        if count >= self.channel_max:
+            text = f"number of channels opened ({count}) has reached the negotiated channel_max ({self.channel_max})"
+            self.fail(ProtocolError(ReplyCode.NOT_ALLOWED, text))
             return
-        else:
-            self.fail(
-                ProtocolError(
-                    ReplyCode.CHANNEL_ERROR,
-                    "expected 'channel.open'",
-                    *(method.id if method else ()),
-                )
-            )
+        self.channels[number] = Channel(self, number)
+        self.node.metrics.channels_opened += 1
+        self.send(methods.encode(number, methods.ChannelOpenOk()))
+
+    def _unexpected(self, class_id: int = 0, method_id: int = 0) -> ProtocolError:
+        text = f"unexpected method in connection state {self.codec.state.value}"
+        return ProtocolError(ReplyCode.CHANNEL_ERROR, text, class_id, method_id)
 
     def hold(self, commit: Commit, then: Callable[[], None] | None) -> None:
         """Carry out nothing more until the commit is safe; then `then`, and what came meanwhile."""
@@ -263,18 +287,42 @@ class AmqpConnection:
         commit.waiters.append(lambda: self._release(then))
 
     def _release(self, then: Callable[[], None] | None) -> None:
-        held, self._held = self._held, None
-        if self._gone or self.codec.state is not State.RUNNING:
-            return
-        if then is not None:
-            then()
         try:
-            self._carry_out(held or [])
+            if self._listens:
+                if then is not None:
+                    then()
+                self._go_on()
         except Exception as error:
-            logger.exception("connection %s: closed after an error of ours", self.name)
-            self.failed(error)
-        if not self._gone:
-            self._update_watch()
+            self._failed_outside(error)
+
+    @property
+    def _listens(self) -> bool:
+        """There is still somebody to answer: neither the peer has gone nor have we sent it away."""
+        return not self._gone and self.codec.state not in (State.CLOSING, State.CLOSED)
+
+    def _go_on(self) -> None:
+        """Carry out what came while we waited, and read again."""
+        held, self._held = self._held or [], None
+        self._carry_out(held)
+        self._update_watch()
+
+    def _failed_outside(self, error: Exception) -> None:
+        """As `failed`, for what the pump has not called."""
+        logger.error("connection %s: closed after an error of ours", self.name, exc_info=error)
+        self.failed(error)
+
+    def _start(self, call: Callable[..., Awaitable[None]], *arguments: str) -> None:
+        """Carry out nothing more until this task has ended, which says `_go_on` if there is more to do."""
+        self._held = []
+        self._update_watch()
+        self.server.start_soon(self._run, call, *arguments)
+
+    async def _run(self, call: Callable[..., Awaitable[None]], *arguments: str) -> None:
+        try:
+            await call(*arguments)
+        except Exception as error:
+            self._failed_outside(error)
+        self.node.end_pass()
 
     # ---- going out ----
 
@@ -323,6 +371,7 @@ class AmqpConnection:
         self._outbox_size -= sent
         if self._outbox_size:
             self._unsent = memoryview(data)[sent:]
+        if self._outbox_size or self._starved or not self._reading:
             self._update_watch()
 
     def _send_unsent(self) -> None:
@@ -342,10 +391,13 @@ class AmqpConnection:
         """Tell the pump what to wait for."""
         if self._gone:
             return
-        writing = bool(self._unsent)
-        reading = not (self._held is not None or self._blocked or self._outbox_size > _OUTBOX_HIGH)
+        # Whoever waits for room hears of it from the pump, even if all was sent at once.
+        writing = bool(self._unsent) or self._starved
+        reading = not (
+            self._held is not None or self._delayed or self._blocked or self._outbox_size > _OUTBOX_HIGH
+        )
         if self.codec.state is State.CLOSED:
-            if not writing and not self._outbox:
+            if not self._unsent and not self._outbox:
                 self.lost("")
                 return
             reading = False
@@ -388,12 +440,12 @@ class AmqpConnection:
         return isinstance(capabilities, dict) and capabilities.get(name) is True
 
     def _start_ok(self, method: methods.ConnectionStartOk) -> None:
+        if self.codec.state is not State.START_OK:
+            raise self._unexpected()  # a second one, right behind the first
         self.client_properties = dict(method.client_properties)
         self._mechanism = method.mechanism
         name, password = _credentials(method)
-        self._held = []  # nothing more until we know who it is
-        self._update_watch()
-        self.server.start_soon(self._login, name, password)
+        self._start(self._login, name, password)
 
     async def _login(self, name: str, password: str) -> None:
         user = await self.node.accounts.login(name, password)
@@ -404,27 +456,25 @@ class AmqpConnection:
                 name,
             )
             user = None
-        held, self._held = self._held, None
-        if self._gone or self.codec.state is not State.START_OK:
+        if not self._listens:
             return
         if user is None:
             self.node.metrics.logins_failed += 1
             self._refuse(name)
-        else:
-            self.node.metrics.logins += 1
-            self.user = user
+            return
+        self.node.metrics.logins += 1
+        self.user = user
+        if self.codec.state is State.START_OK:
             options = self.server.options
-            self.send(
-                self.codec.send(
-                    methods.ConnectionTune(options.channel_max, options.frame_max, options.heartbeat_s)
-                )
-            )
-            self._update_watch()
-            self._carry_out(held or [])
-        self.node.end_pass()
+            tune = methods.ConnectionTune(options.channel_max, options.frame_max, options.heartbeat_s)
+            self.send(self.codec.send(tune))
+        self._go_on()
 
     def _from_loopback(self) -> bool:
-        return self._peer[0].startswith(_LOOPBACK)
+        address = ip_address(self._peer[0].partition("%")[0])
+        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        return address.is_loopback
 
     def _refuse(self, name: str) -> None:
         """Whoever cannot hear why is only closed; either way not at once, as guessing must take time."""
@@ -448,6 +498,8 @@ class AmqpConnection:
             self._heartbeat = self.node.scheduler.after(self._heartbeat_s * 500, self._beat)
 
     def _open(self, method: methods.ConnectionOpen) -> None:
+        if self.codec.state is not State.OPEN:
+            raise self._unexpected()  # a second one, right behind the first
         name = method.virtual_host
         user = self.user
         assert user is not None
@@ -475,27 +527,19 @@ class AmqpConnection:
     def _update_secret(self, method: methods.ConnectionUpdateSecret) -> None:
         """Passwords do not expire here: a new secret is right if it is the user's password."""
         assert self.user is not None
-        self._held = []
-        self._update_watch()
-        self.server.start_soon(
-            self._verify_secret,
-            self.user.name,
-            method.new_secret.decode(errors="replace"),
-        )
+        self._start(self._verify_secret, self.user.name, method.new_secret.decode(errors="replace"))
 
     async def _verify_secret(self, name: str, secret: str) -> None:
         right = await self.node.accounts.login(name, secret) is not None
-        held, self._held = self._held, None
-        if self._gone or self.codec.state is not State.RUNNING:
+        if not self._listens:
             return
-        if right:
-            self.send(self.codec.send(methods.ConnectionUpdateSecretOk()))
-            self._carry_out(held or [])
-            self._update_watch()
-        else:
+        if not right and self.codec.state is State.RUNNING:
             text = "New secret was refused by one of the backends"
             self.fail(ProtocolError(ReplyCode.NOT_ALLOWED, text, *methods.ConnectionUpdateSecret.id))
-        self.node.end_pass()
+            return
+        if right and self.codec.state is State.RUNNING:
+            self.send(self.codec.send(methods.ConnectionUpdateSecretOk()))
+        self._go_on()
 
     # ---- heartbeats and deadlines ----
 
@@ -506,15 +550,23 @@ class AmqpConnection:
         self._heartbeat = self.node.scheduler.after(self._heartbeat_s * 500, self._beat)
         if not self._wrote and not self._unsent:
             self.send(frames.HEARTBEAT_FRAME)
-        self._wrote = False
-        if self._heard or not self._reading:
-            self._silent_checks = 0
-        else:
-            self._silent_checks += 1
-        self._heard = False
-        if self._silent_checks > 4:
+        self._silent_checks = 0 if self._is_alive() else self._silent_checks + 1
+        self._wrote = self._heard = False
+        if self._silent_checks > _SILENT_CHECKS_MAX:
             logger.warning("connection %s: missed heartbeats of %d s", self.name, self._heartbeat_s)
             self.lost("")
+
+    def _is_alive(self) -> bool:
+        """It has said something in this half interval, or is not listened to."""
+        if self._reading:
+            return self._heard
+        if self._outbox_size <= _OUTBOX_HIGH:
+            return True
+        # It takes too little of what it asked for, so that nothing is read. One that lives still sends us
+        # heartbeats, which pile up; one that is gone would keep its messages until TCP gives it up.
+        unread: int = struct.unpack("i", fcntl.ioctl(self._descriptor, termios.FIONREAD, b"\0" * 4))[0]
+        before, self._unread = self._unread, unread
+        return self._wrote or unread != before
 
     def _handshake_timed_out(self) -> None:
         logger.warning(
@@ -561,6 +613,7 @@ class AmqpConnection:
         )
         self._blocked = False
         self._held = None
+        self._delayed = []
         self._update_watch()
         self._set_deadline(self.server.options.close_timeout_s, lambda: self.lost(""))
 
@@ -588,6 +641,14 @@ class AmqpConnection:
     def forget_channel(self, channel: Channel) -> None:
         self.channels.pop(channel.number, None)
 
+    def own(self, queue: Queue) -> None:
+        """It is exclusive, and goes with this connection."""
+        queues = self.exclusive_queues
+        queues[queue] = None
+        if len(queues) > self._owned_max:  # those that went by themselves, as auto-delete queues do
+            self.exclusive_queues = {queue: None for queue in queues if not queue.deleted}
+            self._owned_max = 2 * len(self.exclusive_queues) + _OWNED_SLACK
+
     def _release_all(self) -> None:
         for channel in list(self.channels.values()):
             if not channel.closing:
@@ -610,6 +671,7 @@ class AmqpConnection:
         self.server.pump.remove(self._descriptor)
         self._socket.close()
         self._outbox.clear()
+        self._delayed.clear()
         self._unsent = memoryview(b"")
         self._release_all()
         self.server.closed(self)

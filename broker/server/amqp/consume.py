@@ -70,7 +70,7 @@ def _priority(queue: str, channel: Channel, value: Any) -> int:
         return value
     raise PreconditionFailed(
         f"invalid arg 'x-priority' for {spoken('queue', queue, channel.connection.vhost.name)}: "
-        f"{{unacceptable_type,{erlang_type(value)}}}"
+        f'"expected integer, got {erlang_type(value)}"'
     )
 
 

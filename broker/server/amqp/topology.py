@@ -11,6 +11,7 @@ import os
 
 from broker.amqp import methods
 from broker.amqp.spec import DIRECT_REPLY_TO
+from broker.model.arguments import Arguments
 from broker.model.errors import AccessRefused, NotFound
 from broker.model.exchange import EXCHANGE, QUEUE, Destination
 from broker.model.queue import Queue
@@ -48,12 +49,13 @@ def exchange_declare(channel: Channel, method: methods.ExchangeDeclare) -> None:
     if not name:
         raise AccessRefused("operation not permitted on the default exchange")
     if method.passive:
+        channel.check_any(EXCHANGE, name)
         connection.vhost.exchange(name)
         channel.reply(methods.ExchangeDeclareOk(), nowait=method.nowait)
         return
     channel.check(Right.CONFIGURE, EXCHANGE, name)
     alternate = method.arguments.get("alternate-exchange")
-    if isinstance(alternate, str):
+    if isinstance(alternate, str) and name not in connection.vhost.exchanges:
         channel.check(Right.READ, EXCHANGE, name)
         channel.check(Right.WRITE, EXCHANGE, alternate)
     connection.node.topology.declare_exchange(
@@ -72,41 +74,49 @@ def exchange_declare(channel: Channel, method: methods.ExchangeDeclare) -> None:
 def exchange_delete(channel: Channel, method: methods.ExchangeDelete) -> None:
     connection = channel.connection
     name = cleaned(method.exchange)
-    channel.check(Right.CONFIGURE, EXCHANGE, name)
+    if name and not name.startswith("amq."):  # those are refused to everybody
+        channel.check(Right.CONFIGURE, EXCHANGE, name)
     connection.node.topology.delete_exchange(connection.vhost, name, if_unused=method.if_unused)
     _reply_when_safe(channel, methods.ExchangeDeleteOk(), method.nowait)
 
 
 @handles(methods.ExchangeBind)
 def exchange_bind(channel: Channel, method: methods.ExchangeBind) -> None:
-    connection = channel.connection
-    _check_ends(channel, method.source, Destination(EXCHANGE, method.destination))
-    connection.node.topology.bind(
-        connection.vhost,
-        method.source,
-        Destination(EXCHANGE, method.destination),
-        method.routing_key,
-        method.arguments,
-    )
+    end = Destination(EXCHANGE, cleaned(method.destination))
+    _bind(channel, method.source, end, method.routing_key, method.arguments)
     _reply_when_safe(channel, methods.ExchangeBindOk(), method.nowait)
 
 
 @handles(methods.ExchangeUnbind)
 def exchange_unbind(channel: Channel, method: methods.ExchangeUnbind) -> None:
-    connection = channel.connection
-    _check_ends(channel, method.source, Destination(EXCHANGE, method.destination))
-    connection.node.topology.unbind(
-        connection.vhost,
-        method.source,
-        Destination(EXCHANGE, method.destination),
-        method.routing_key,
-        method.arguments,
-    )
+    end = Destination(EXCHANGE, cleaned(method.destination))
+    _unbind(channel, method.source, end, method.routing_key, method.arguments)
     _reply_when_safe(channel, methods.ExchangeUnbindOk(), method.nowait)
 
 
-def _check_ends(channel: Channel, source: str, destination: Destination) -> None:
-    channel.check(Right.WRITE, destination.kind, destination.name)
+def _bind(channel: Channel, source: str, end: Destination, routing_key: str, arguments: Arguments) -> None:
+    connection = channel.connection
+    source = cleaned(source)
+    _check_ends(channel, source, end)
+    connection.vhost.exchange(source)
+    if end.kind == QUEUE:
+        connection.vhost.queue(end.name, connection)
+    connection.node.topology.bind(connection.vhost, source, end, routing_key, arguments)
+
+
+def _unbind(channel: Channel, source: str, end: Destination, routing_key: str, arguments: Arguments) -> None:
+    connection = channel.connection
+    source = cleaned(source)
+    _check_ends(channel, source, end)
+    if end.kind == QUEUE and end.name in connection.vhost.queues:
+        connection.vhost.queue(end.name, connection)
+    connection.node.topology.unbind(connection.vhost, source, end, routing_key, arguments)
+
+
+def _check_ends(channel: Channel, source: str, end: Destination) -> None:
+    channel.check(Right.WRITE, end.kind, end.name)
+    if not source or (end.kind == EXCHANGE and not end.name):
+        raise AccessRefused("operation not permitted on the default exchange")
     channel.check(Right.READ, EXCHANGE, source)
 
 
@@ -119,7 +129,7 @@ def queue_declare(channel: Channel, method: methods.QueueDeclare) -> None:
     if name.startswith(DIRECT_REPLY_TO):
         _declare_reply_queue(channel, name, method)
         return
-    queue = queue_of(channel, name) if method.passive else _declare(channel, name, method)
+    queue = _find(channel, name) if method.passive else _declare(channel, name, method)
     channel.last_queue = queue.name
     _reply_when_safe(
         channel,
@@ -132,19 +142,28 @@ def queue_declare(channel: Channel, method: methods.QueueDeclare) -> None:
     )
 
 
+def _find(channel: Channel, name: str) -> Queue:
+    """A passive declare: "" is no name here, and who may do anything with the queue may ask for it."""
+    connection = channel.connection
+    channel.check_any(QUEUE, name)
+    queue = connection.vhost.queue(name, connection)
+    queue.used(connection.node.clock.now_ms())
+    return queue
+
+
 def _declare(channel: Channel, name: str, method: methods.QueueDeclare) -> Queue:
     connection = channel.connection
     chosen_here = not name
     name = name or random_name("amq.gen-")
     channel.check(Right.CONFIGURE, QUEUE, name)
     letters = method.arguments.get("x-dead-letter-exchange")
-    if isinstance(letters, str):
+    if isinstance(letters, str) and name not in connection.vhost.queues:
         channel.check(Right.READ, QUEUE, name)
         channel.check(Right.WRITE, EXCHANGE, letters)
     queue, new = connection.node.topology.declare_queue(
         connection.vhost,
         name,
-        durable=method.durable,
+        durable=method.durable and not method.exclusive,
         auto_delete=method.auto_delete,
         owner=connection,
         exclusive=method.exclusive,
@@ -152,7 +171,7 @@ def _declare(channel: Channel, name: str, method: methods.QueueDeclare) -> Queue
         chosen_here=chosen_here,
     )
     if new and method.exclusive:
-        connection.exclusive_queues[queue] = None
+        connection.own(queue)
     return queue
 
 
@@ -169,36 +188,17 @@ def _declare_reply_queue(channel: Channel, name: str, method: methods.QueueDecla
 
 @handles(methods.QueueBind)
 def queue_bind(channel: Channel, method: methods.QueueBind) -> None:
-    connection = channel.connection
-    name = name_of(channel, method.queue)
-    _check_no_reply_queue(name)
-    _check_ends(channel, method.exchange, Destination(QUEUE, name))
-    connection.vhost.queue(name, connection)
-    connection.node.topology.bind(
-        connection.vhost,
-        method.exchange,
-        Destination(QUEUE, name),
-        _key_of(method.queue, name, method.routing_key),
-        method.arguments,
-    )
+    name = _bindable(channel, method.queue)
+    key = _key_of(method.queue, name, method.routing_key)
+    _bind(channel, method.exchange, Destination(QUEUE, name), key, method.arguments)
     _reply_when_safe(channel, methods.QueueBindOk(), method.nowait)
 
 
 @handles(methods.QueueUnbind)
 def queue_unbind(channel: Channel, method: methods.QueueUnbind) -> None:
-    connection = channel.connection
-    name = name_of(channel, method.queue)
-    _check_no_reply_queue(name)
-    _check_ends(channel, method.exchange, Destination(QUEUE, name))
-    if name in connection.vhost.queues:
-        connection.vhost.queue(name, connection)
-    connection.node.topology.unbind(
-        connection.vhost,
-        method.exchange,
-        Destination(QUEUE, name),
-        _key_of(method.queue, name, method.routing_key),
-        method.arguments,
-    )
+    name = _bindable(channel, method.queue)
+    key = _key_of(method.queue, name, method.routing_key)
+    _unbind(channel, method.exchange, Destination(QUEUE, name), key, method.arguments)
     _reply_when_safe(channel, methods.QueueUnbindOk(), nowait=False)
 
 
@@ -207,9 +207,12 @@ def _key_of(asked: str, name: str, routing_key: str) -> str:
     return name if not asked and not routing_key else routing_key
 
 
-def _check_no_reply_queue(name: str) -> None:
+def _bindable(channel: Channel, asked: str) -> str:
+    """The name of the queue. Raises NotFound as `name_of` does, or AccessRefused."""
+    name = cleaned(asked)
     if name.startswith(DIRECT_REPLY_TO):
         raise AccessRefused("cannot bind or unbind to a volatile (direct reply-to) queue")
+    return name_of(channel, name)
 
 
 @handles(methods.QueuePurge)
@@ -225,7 +228,7 @@ def queue_purge(channel: Channel, method: methods.QueuePurge) -> None:
 @handles(methods.QueueDelete)
 def queue_delete(channel: Channel, method: methods.QueueDelete) -> None:
     connection = channel.connection
-    name = name_of(channel, method.queue)
+    name = name_of(channel, cleaned(method.queue))
     channel.check(Right.CONFIGURE, QUEUE, name)
     count = 0
     if name in connection.vhost.queues:

@@ -20,6 +20,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from broker import __version__
+from broker.management.options import ManagementOptions
 from broker.model.arguments import read_alternate, read_queue_arguments
 from broker.model.errors import PreconditionFailed
 from broker.model.exchange import EXCHANGE, MATCHERS, QUEUE
@@ -451,6 +452,19 @@ def amqp_options(config: Config) -> AmqpOptions:
         refused_delay_s=amqp.refused_delay_s,
         loopback_users=frozenset(config.loopback_users),
         transaction_size_max=amqp.transaction_size_max,
+    )
+
+
+def management_options(config: Config) -> ManagementOptions:
+    amqp = config.amqp
+    return ManagementOptions(
+        product=amqp.product,
+        version=amqp.version,
+        own_version=__version__,
+        cluster_name=config.name,
+        connection_max=config.limits.connections,
+        message_size_max=amqp.message_size_max,
+        loopback_users=frozenset(config.loopback_users),
     )
 
 

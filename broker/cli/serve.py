@@ -9,12 +9,12 @@ import resource
 import signal
 import sys
 import time
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 import trio
 
 from broker import __version__
-from broker.config import Config, amqp_options, declarations, node_options
+from broker.config import Config, amqp_options, declarations, management_options, node_options
 from broker.node.declarations import apply
 from broker.node.node import Node, open_node
 from broker.server.serve import amqp_server
@@ -111,6 +111,8 @@ async def _serve(config: Config) -> int:
             )
             for conflict in await apply(node, declarations(config)):
                 logger.error("configuration: %s", conflict)
+            if config.listeners.management is not None or config.listeners.metrics is not None:
+                await stack.enter_async_context(_management(config, node))
             _announce(config, node, time.perf_counter() - started)
             nursery = await stack.enter_async_context(trio.open_nursery())
             nursery.start_soon(_collect_when_idle, node)
@@ -123,6 +125,14 @@ async def _serve(config: Config) -> int:
             node.close()
     say("Leveret stopped")
     return 0
+
+
+def _management(config: Config, node: Node) -> AbstractAsyncContextManager[object]:
+    """Imported only where it is served: a start must be quick."""
+    from broker.management.server import management_server
+
+    listeners = config.listeners
+    return management_server(node, listeners.management, listeners.metrics, management_options(config))
 
 
 def _announce(config: Config, node: Node, seconds: float) -> None:

@@ -1,0 +1,106 @@
+"""The management API: from a request to the function that answers it, and from errors to statuses.
+
+Flow:   `http` gives requests; the path finds a route, the route says who may ask, its function answers. What the
+        model refuses becomes a status in `errors`.
+Spec:   RabbitMQ: a path that nobody has is 404 and a method that it has not 405, whoever asks; then 401.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from broker.management import (
+    bindings,
+    channels,
+    connections,
+    consumers,
+    exchanges,
+    health,
+    messages,
+    nodes,
+    overview,
+    permissions,
+    prometheus,
+    queues,
+    runtime,
+    users,
+    vhosts,
+)
+from broker.management.auth import Logins
+from broker.management.call import Call
+from broker.management.errors import model_refusal
+from broker.management.http import Request, Response, refusal
+from broker.management.options import ManagementOptions
+from broker.management.rates import Rates
+from broker.management.routes import ROUTES, Needs, Route, allowed
+from broker.model.errors import ModelError
+from broker.node.node import Node
+
+logger = logging.getLogger("broker.management")
+
+# Their functions are found by path (see `routes.route`).
+RESOURCES = (
+    bindings,
+    channels,
+    connections,
+    consumers,
+    exchanges,
+    health,
+    messages,
+    nodes,
+    overview,
+    permissions,
+    prometheus,
+    queues,
+    users,
+    vhosts,
+)
+
+
+class Api:
+    """What the functions of the resources share."""
+
+    def __init__(self, node: Node, options: ManagementOptions) -> None:
+        self.node = node
+        self.options = options
+        self.rates = Rates(node)
+        self.logins = Logins(node.accounts, options.loopback_users)
+        self.started_at_s = runtime.started_at_s()
+        self.serving = True
+        """Until the server stops."""
+        self.connection_count: Callable[[], int] = lambda: 0
+        """Of HTTP itself."""
+
+    async def handle(self, request: Request) -> Response:
+        """Answer a request. Raises Refused."""
+        return await self._handle(request, ROUTES.find(request.segments))
+
+    async def handle_metrics(self, request: Request) -> Response:
+        """The same where only metrics are served, and without a login."""
+        if request.segments[:1] != ("metrics",):
+            return _nowhere()
+        return await self._handle(request, ROUTES.find(request.segments), needs=Needs.NOTHING)
+
+    async def _handle(
+        self, request: Request, found: tuple[dict[str, Route], list[str]], needs: Needs | None = None
+    ) -> Response:
+        routes, values = found
+        if not routes:
+            return _nowhere()
+        route = routes.get("GET" if request.method == "HEAD" else request.method)
+        if route is None:
+            status = 200 if request.method == "OPTIONS" else 405
+            return Response(status, [("allow", allowed(routes))])
+        needs = route.needs if needs is None else needs
+        user = await self.logins.user_of(request, needs) if needs is not Needs.NOTHING else None
+        call = Call(self, request, user, dict(zip(route.names, values, strict=True)))
+        try:
+            return await route.handler(call)
+        except ModelError as error:
+            logger.info("http %s: %s %s: %s", request.peer, request.method, request.path, error)
+            return model_refusal(error)
+
+
+def _nowhere() -> Response:
+    return refusal(404, "Not Found", "Object Not Found")

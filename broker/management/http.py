@@ -1,0 +1,386 @@
+"""A small HTTP/1.1 server: h11 knows the protocol, trio does the waiting.
+
+Flow:   `serve` accepts; each connection is a task that reads one request whole, has `handle` answer it, sends
+        the answer, and goes on with the next one, which may lie in the buffer already.
+Limits: `HttpLimits`: connections, octets of header and body, and a deadline for every wait on a client. An
+        answer that is long is made piece by piece, each when the one before is sent. One connection too many
+        hears 503. A stop closes idle connections at once and gives the others `stop_timeout_s`.
+Spec:   RFC 9110, RFC 9112.
+Why:    Hypercorn took four times the CPU for a request, and one client that had stopped reading kept it from
+        shutting down.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final, Protocol
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+import h11
+import trio
+import trio.socket
+
+from broker.management.options import HttpLimits
+
+logger = logging.getLogger("broker.management")
+
+_RECEIVE_SIZE: Final = 64 * 1024
+_SEND_SIZE: Final = 64 * 1024
+_BACKLOG: Final = 128
+_QUERY_FIELDS_MAX: Final = 100
+# A client that was told to go has this long to read it, and this many reads of what it still says.
+_LINGER_S: Final = 2.0
+_LINGER_READS: Final = 64
+# Connections beyond the limit that may hear so at the same time; further ones are closed without a word.
+_REFUSALS_MAX: Final = 32
+
+_WITHOUT_BODY: Final = (204, 304)
+# A name may have addresses of a family that this machine does not have.
+_UNAVAILABLE: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+
+@dataclass(slots=True, frozen=True)
+class Request:
+    """A request that came whole. Header names are in lower case."""
+
+    method: str
+    path: str
+    """As it came, without the query."""
+    segments: tuple[str, ...]
+    """The parts of the path between slashes, decoded; those at the end that are empty left out."""
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+    peer: str
+    """The address it came from, without the port."""
+
+    @property
+    def announces_body(self) -> bool:
+        return "content-length" in self.headers or "transfer-encoding" in self.headers
+
+
+@dataclass(slots=True)
+class Response:
+    """An answer. A body that is an iterator is sent while it is made, and must not wait."""
+
+    status: int
+    headers: Sequence[tuple[str, str]] = ()
+    body: bytes | Iterator[bytes] = b""
+    close: bool = False
+    """The connection ends with this answer."""
+
+
+class Refused(Exception):
+    """The request is answered with an error."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(response.status)
+        self.response = response
+
+
+class _Hangup(Exception):
+    """The client is gone, or takes too long to read what it asked for."""
+
+
+def as_json(value: Any, status: int = 200, headers: Sequence[tuple[str, str]] = ()) -> Response:
+    body = json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+    return Response(status, [("content-type", "application/json"), *headers], body)
+
+
+def refusal(status: int, reason: str, error: str = "", headers: Sequence[tuple[str, str]] = ()) -> Response:
+    """An error as RabbitMQ's API tells it; `error` is the status in words if it is not given."""
+    error = error or HTTPStatus(status).phrase.lower().replace(" ", "_")
+    return as_json({"error": error, "reason": reason}, status, headers)
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class HttpServer:
+    """The connections of one or more listeners, and what they share."""
+
+    def __init__(self, handle: Handler, limits: HttpLimits) -> None:
+        """`handle` answers a request; it may raise Refused."""
+        self.handle = handle
+        self.limits = limits
+        self.stopping = False
+        self.idle: set[trio.CancelScope] = set()
+        """Of connections that wait for a request."""
+        self._accepting = trio.CancelScope()
+        self._connections = 0
+        self._refusals = 0
+        self._empty = trio.Event()
+
+    @property
+    def connection_count(self) -> int:
+        return self._connections
+
+    async def serve(self, listeners: Sequence[trio.SocketListener], nursery: trio.Nursery) -> None:
+        """Accept until it is stopped; connections live in the nursery, the listeners end with this."""
+        with self._accepting:
+            await trio.serve_listeners(self._accepted, list(listeners), handler_nursery=nursery)
+
+    async def _accepted(self, stream: trio.SocketStream) -> None:
+        try:
+            peer = stream.socket.getpeername()[0]
+        except OSError:
+            return  # it went before it was accepted
+        await self.serve_stream(stream, peer)
+
+    async def serve_stream(self, stream: trio.abc.HalfCloseableStream, peer: str) -> None:
+        """Serve one connection to its end; the caller closes the stream."""
+        if self._connections >= self.limits.connections:
+            await self._refuse(stream, peer)
+            return
+        self._connections += 1
+        try:
+            await _Connection(self, stream, peer).run()
+        finally:
+            self._connections -= 1
+            if not self._connections:
+                self._empty.set()
+
+    async def _refuse(self, stream: trio.abc.HalfCloseableStream, peer: str) -> None:
+        if self._refusals >= _REFUSALS_MAX:
+            return
+        self._refusals += 1
+        try:
+            logger.warning("http %s: refused, there are %d connections", peer, self._connections)
+            await _Connection(self, stream, peer).refuse(
+                refusal(503, f"there are {self._connections} connections, and no more are allowed")
+            )
+        finally:
+            self._refusals -= 1
+
+    async def stop(self) -> None:
+        """Let the requests that have come be answered, within the limit; the caller cancels the rest."""
+        self.stopping = True
+        self._accepting.cancel()
+        for scope in list(self.idle):
+            scope.cancel()
+        with trio.move_on_after(self.limits.stop_timeout_s):
+            while self._connections:
+                self._empty = trio.Event()
+                await self._empty.wait()
+
+
+class _Connection:
+    """One client."""
+
+    def __init__(self, server: HttpServer, stream: trio.abc.HalfCloseableStream, peer: str) -> None:
+        self._server = server
+        self._limits = server.limits
+        self._stream = stream
+        self._peer = peer
+        self._protocol = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.header_size_max)
+
+    async def run(self) -> None:
+        """Request after request."""
+        try:
+            while await self._exchange():
+                self._protocol.start_next_cycle()
+        except (_Hangup, trio.BrokenResourceError, trio.ClosedResourceError):
+            return
+        except Exception:
+            logger.exception("http %s: closed after an error of ours", self._peer)
+
+    async def refuse(self, response: Response) -> None:
+        """Answer whatever may come, and hang up."""
+        response.close = True
+        try:
+            await self._send(response)
+            await self._linger()
+        except (_Hangup, trio.BrokenResourceError, trio.ClosedResourceError):
+            return
+
+    async def _exchange(self) -> bool:
+        """One request and its answer; whether there may be another one."""
+        request: Request | None = None
+        try:
+            request = await self._receive()
+            if request is None:
+                return False
+            response = await self._answer(request)
+        except h11.RemoteProtocolError as error:
+            response = refusal(error.error_status_hint, str(error))
+        except Refused as refused:
+            response = refused.response
+        if request is None:
+            response.close = True  # what follows in the stream cannot be told apart
+        await self._send(response, without_body=request is not None and request.method == "HEAD")
+        if self._protocol.our_state is not h11.DONE or self._protocol.their_state is not h11.DONE:
+            await self._linger()
+            return False
+        return True
+
+    async def _answer(self, request: Request) -> Response:
+        try:
+            return await self._server.handle(request)
+        except Refused as refused:
+            return refused.response
+        except Exception:
+            logger.exception("http %s: %s %s failed", self._peer, request.method, request.path)
+            return refusal(500, "an error of the broker's own; its log has the details")
+
+    # ---- coming in ----
+
+    async def _receive(self) -> Request | None:
+        """The next request, or None if there is none. Raises Refused or RemoteProtocolError."""
+        if not self._protocol.trailing_data[0] and not await self._wait_for_octets():
+            return None
+        with trio.move_on_after(self._limits.header_timeout_s) as scope:
+            head = await self._next_event()
+        if scope.cancelled_caught:
+            raise Refused(refusal(408, f"no whole header within {self._limits.header_timeout_s:g} s"))
+        if not isinstance(head, h11.Request):
+            return None
+        headers = {name.decode(): value.decode("latin-1") for name, value in head.headers}
+        self._check_size(int(headers.get("content-length", 0)))
+        with trio.move_on_after(self._limits.body_timeout_s) as scope:
+            body = await self._receive_body()
+        if scope.cancelled_caught:
+            raise Refused(refusal(408, f"no whole body within {self._limits.body_timeout_s:g} s"))
+        return _request(head, headers, body, self._peer)
+
+    async def _wait_for_octets(self) -> bool:
+        """Wait as long as a client may be silent; False if it has gone or time is up."""
+        idle = self._server.idle
+        with trio.move_on_after(self._limits.idle_timeout_s) as scope:
+            idle.add(scope)
+            if self._server.stopping:
+                scope.cancel()
+            try:
+                data = await self._stream.receive_some(_RECEIVE_SIZE)
+            finally:
+                idle.discard(scope)
+            self._protocol.receive_data(bytes(data))
+            return bool(data)
+        return False
+
+    async def _next_event(self) -> Any:
+        while (event := self._protocol.next_event()) is h11.NEED_DATA:
+            if self._protocol.they_are_waiting_for_100_continue:
+                await self._write(self._protocol.send(h11.InformationalResponse(status_code=100, headers=[])))
+            self._protocol.receive_data(bytes(await self._stream.receive_some(_RECEIVE_SIZE)))
+        return event
+
+    def _check_size(self, size: int) -> None:
+        limit = self._limits.body_size_max
+        if size > limit:
+            raise Refused(refusal(413, f"the body has more than the {limit} octets allowed"))
+
+    async def _receive_body(self) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        while isinstance(event := await self._next_event(), h11.Data):
+            size += len(event.data)
+            self._check_size(size)
+            parts.append(bytes(event.data))
+        return b"".join(parts)
+
+    # ---- going out ----
+
+    async def _send(self, response: Response, *, without_body: bool = False) -> None:
+        protocol = self._protocol
+        headers = [("date", _http_date()), ("server", "Leveret"), *response.headers]
+        body = response.body
+        if isinstance(body, bytes) and response.status not in _WITHOUT_BODY:
+            headers.append(("content-length", str(len(body))))
+        if response.close or self._server.stopping:
+            headers.append(("connection", "close"))
+        status = HTTPStatus(response.status)
+        octets = protocol.send(h11.Response(status_code=status, headers=headers, reason=status.phrase))
+        if without_body:
+            body = b""
+        if isinstance(body, bytes):
+            octets += protocol.send(h11.Data(data=body)) if body else b""
+        else:
+            for piece in body:
+                await self._write(octets + protocol.send(h11.Data(data=piece)))
+                octets = b""
+        await self._write(octets + protocol.send(h11.EndOfMessage()))
+
+    async def _write(self, octets: bytes) -> None:
+        """Raises _Hangup when the client does not take a piece in time."""
+        view = memoryview(octets)
+        for start in range(0, len(view), _SEND_SIZE):
+            with trio.move_on_after(self._limits.send_timeout_s) as scope:
+                await self._stream.send_all(view[start : start + _SEND_SIZE])
+            if scope.cancelled_caught:
+                logger.warning("http %s: closed, it does not read its answer", self._peer)
+                raise _Hangup
+
+    async def _linger(self) -> None:
+        """Let the last answer arrive: to close with octets unread would reset the connection."""
+        with trio.move_on_after(_LINGER_S):
+            await self._stream.send_eof()
+            for _ in range(_LINGER_READS):
+                if not await self._stream.receive_some(_RECEIVE_SIZE):
+                    return
+
+
+def _request(head: h11.Request, headers: Mapping[str, str], body: bytes, peer: str) -> Request:
+    """Raises Refused for a target that cannot be read."""
+    target = head.target.decode()
+    if not target.startswith("/"):  # the absolute form, as clients ask proxies; or "*"
+        target = "/" + target.partition("://")[2].partition("/")[2]
+    path, _, query = target.partition("?")
+    try:
+        fields = dict(parse_qsl(query, keep_blank_values=True, max_num_fields=_QUERY_FIELDS_MAX))
+        segments = [unquote_to_bytes(segment).decode() for segment in path.split("/")[1:]]
+    except ValueError as error:
+        raise Refused(refusal(400, f"the path or the query cannot be read: {error}")) from None
+    while segments and not segments[-1]:
+        segments.pop()
+    return Request(head.method.decode(), path, tuple(segments), fields, headers, body, peer)
+
+
+def _http_date() -> str:
+    return time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime())
+
+
+# ---- listening ----
+
+
+class Place(Protocol):
+    """Where to listen: the host is "" for all addresses, port 0 lets the system choose."""
+
+    @property
+    def host(self) -> str: ...
+
+    @property
+    def port(self) -> int: ...
+
+
+async def listen(place: Place) -> list[trio.SocketListener]:
+    """A listener for each address that the name has, all on the same port. Raises OSError."""
+    found = await trio.socket.getaddrinfo(
+        place.host or None,
+        place.port,
+        type=trio.socket.SOCK_STREAM,
+        flags=trio.socket.AI_PASSIVE,
+    )
+    listeners: list[trio.SocketListener] = []
+    port = place.port
+    try:
+        for *_, address in found:
+            try:
+                opened = await trio.open_tcp_listeners(port, host=str(address[0]), backlog=_BACKLOG)
+            except OSError as error:
+                if listeners and error.errno in _UNAVAILABLE:
+                    continue
+                raise
+            listeners += opened
+            port = opened[0].socket.getsockname()[1]
+    except OSError as error:
+        for listener in listeners:
+            await trio.aclose_forcefully(listener)
+        reason = f"cannot listen on {place.host}:{place.port}: {error.strerror}"
+        raise OSError(error.errno, reason) from None
+    return listeners

@@ -1,0 +1,221 @@
+"""The bodies of requests: what each may hold, and what is said about one that is wrong.
+
+Limits: the names and keys of AMQP have at most 255 octets; what a body holds besides, nobody asks for.
+Spec:   RabbitMQ: booleans may be strings; no body, and null, are an empty object.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictStr,
+    ValidationError,
+)
+
+from broker.management.errors import bad_request
+from broker.management.tables import checked
+
+_SHORT_MAX: Final = 255
+_GOT_MAX: Final = 60
+
+
+def _flag(value: Any) -> Any:
+    if value in ("true", "false"):
+        return value == "true"
+    if not isinstance(value, bool):
+        raise ValueError("expected true or false")
+    return value
+
+
+def _table(value: Any) -> Any:
+    """PHP's encoder writes an empty table as []."""
+    if value == [] or value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ValueError("expected an object")
+    return checked(value)
+
+
+def _short(value: str) -> str:
+    size = len(value.encode())
+    if size > _SHORT_MAX:
+        raise ValueError(f"expected at most {_SHORT_MAX} octets, this has {size}")
+    return value
+
+
+def _tags(value: Any) -> Any:
+    """`"a,b"`, or a list."""
+    if isinstance(value, str):
+        value = [tag.strip() for tag in value.split(",") if tag.strip()]
+    if not isinstance(value, list) or not all(isinstance(tag, str) for tag in value):
+        raise ValueError("expected a string with commas, or a list of strings")
+    return tuple(value)
+
+
+Flag = Annotated[bool, BeforeValidator(_flag)]
+Table = Annotated[dict[str, Any], BeforeValidator(_table)]
+Short = Annotated[StrictStr, AfterValidator(_short)]
+Tags = Annotated[tuple[str, ...], BeforeValidator(_tags)]
+Octet = Annotated[int, Field(ge=0, le=255)]
+
+
+class Body(BaseModel):
+    """What a request brings."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    @classmethod
+    @cache
+    def needed(cls) -> tuple[str, ...]:
+        """The keys that must be there."""
+        return tuple(name for name, entry in cls.model_fields.items() if entry.is_required())
+
+
+class QueueBody(Body):
+    """Not durable unless it is said, as with RabbitMQ."""
+
+    durable: Flag = False
+    auto_delete: Flag = False
+    arguments: Table = {}
+
+
+class ExchangeBody(Body):
+    type: Short = "direct"
+    durable: Flag = False
+    auto_delete: Flag = False
+    internal: Flag = False
+    arguments: Table = {}
+
+
+class BindingBody(Body):
+    routing_key: Short = ""
+    arguments: Table = {}
+
+
+class VhostBody(Body):
+    description: StrictStr | None = None
+    tags: Tags | None = None
+    default_queue_type: Literal["classic", "undefined"] | None = None
+    tracing: Flag = False
+
+
+class UserBody(Body):
+    """Without a password and a hash, nobody logs in with a password."""
+
+    tags: Tags
+    password: StrictStr | None = None
+    password_hash: StrictStr | None = None
+    hashing_algorithm: StrictStr = "rabbit_password_hashing_sha256"
+
+
+class UsersBody(Body):
+    users: list[StrictStr]
+
+
+class PermissionBody(Body):
+    configure: StrictStr
+    write: StrictStr
+    read: StrictStr
+
+
+class PropertiesBody(Body):
+    """The properties of a message."""
+
+    content_type: Short | None = None
+    content_encoding: Short | None = None
+    headers: Table | None = None
+    delivery_mode: Octet | None = None
+    priority: Octet | None = None
+    correlation_id: Short | None = None
+    reply_to: Short | None = None
+    expiration: Short | None = None
+    message_id: Short | None = None
+    timestamp: Annotated[int, Field(ge=0, lt=1 << 63)] | None = None
+    type: Short | None = None
+    user_id: Short | None = None
+    app_id: Short | None = None
+    cluster_id: Short | None = None
+
+
+def _properties(value: Any) -> Any:
+    return {} if value == [] else value
+
+
+class PublishBody(Body):
+    routing_key: Short
+    properties: Annotated[PropertiesBody, BeforeValidator(_properties)]
+    payload: StrictStr
+    payload_encoding: Literal["string", "base64"]
+
+
+AckMode = Literal["ack_requeue_true", "ack_requeue_false", "reject_requeue_true", "reject_requeue_false"]
+
+
+class GetBody(Body):
+    count: int
+    ackmode: AckMode
+    encoding: Literal["auto", "base64"]
+    truncate: Annotated[int, Field(ge=0)] | None = None
+
+
+# ---- reading ----
+
+B = TypeVar("B", bound=Body)
+
+_EMPTY: Final = (b"", b"null", b"undefined")
+_EXPECTED: Final = {
+    "missing": "this key is missing",
+    "string_type": "expected a string",
+    "string_unicode": "expected text",
+    "int_type": "expected an integer",
+    "int_parsing": "expected an integer",
+    "int_from_float": "expected an integer",
+    "list_type": "expected a list",
+    "dict_type": "expected an object",
+    "model_type": "expected an object",
+}
+
+
+def parse(kind: type[B], raw: bytes) -> B:
+    """Raises Refused; its text says which key is wrong, what was expected and what came."""
+    raw = raw.strip()
+    try:
+        return kind.model_validate_json(b"{}" if raw in _EMPTY else raw)
+    except ValidationError as error:
+        raise bad_request("; ".join(_line(problem) for problem in error.errors(include_url=False))) from None
+
+
+def _line(problem: Any) -> str:
+    kind = problem["type"]
+    if kind == "json_invalid":
+        return f"not_json: {problem['ctx']['error']}"
+    where = ".".join(map(str, problem["loc"])) or "the body"
+    match kind:
+        case "value_error":
+            text = str(problem["ctx"]["error"])
+        case "literal_error":
+            text = f"expected {problem['ctx']['expected']}"
+        case "greater_than_equal":
+            text = f"expected a number >= {problem['ctx']['ge']}"
+        case "less_than_equal":
+            text = f"expected a number <= {problem['ctx']['le']}"
+        case "less_than":
+            text = f"expected a number < {problem['ctx']['lt']}"
+        case _:
+            text = _EXPECTED.get(kind, problem["msg"])
+    return f"{where}: {text}{_got(kind, problem['input'])}"
+
+
+def _got(kind: str, value: Any) -> str:
+    if kind == "missing":
+        return ""
+    text = json.dumps(value, default=str)
+    return f", got {text if len(text) <= _GOT_MAX else text[:_GOT_MAX] + '...'}"

@@ -1,0 +1,95 @@
+"""Users: list, show, make, change, delete. For administrators.
+
+Limits: one password is hashed at a time, in a thread.
+Spec:   RabbitMQ's; a password that is given becomes an argon2id hash, a hash that is given is kept as it is.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final
+
+import trio
+
+from broker.management.call import Call
+from broker.management.errors import bad_request, not_there
+from broker.management.http import Response
+from broker.management.listing import Row, listed, shown_once
+from broker.management.routes import Needs, route
+from broker.management.schema import UserBody, UsersBody
+from broker.model.user import User
+from broker.node.passwords import ARGON2ID, hash_password
+
+_TAGS_MAX: Final = 64
+
+_hashing: Final = trio.CapacityLimiter(1)
+
+
+def key_of(user: User) -> tuple[str]:
+    return (user.name,)
+
+
+def show(user: User) -> Row:
+    return {
+        "name": user.name,
+        "password_hash": user.password_hash,
+        "hashing_algorithm": user.hashing_algorithm,
+        "tags": list(user.tags),
+        "limits": {},
+    }
+
+
+def user_of(call: Call) -> User:
+    """The user in the path. Raises Refused if there is none."""
+    user = call.node.accounts.users.get(call.name("user"))
+    if user is None:
+        raise not_there()
+    return user
+
+
+@route("GET", "/api/users", Needs.ADMINISTRATOR)
+async def list_users(call: Call) -> Response:
+    return await listed(call.request.query, list(call.node.accounts.users.values()), show, key_of)
+
+
+@route("GET", "/api/users/without-permissions", Needs.ADMINISTRATOR)
+async def list_without_permissions(call: Call) -> Response:
+    users = [user for user in call.node.accounts.users.values() if not user.permissions]
+    return await listed(call.request.query, users, show, key_of)
+
+
+@route("GET", "/api/users/{user}", Needs.ADMINISTRATOR)
+async def get_user(call: Call) -> Response:
+    return shown_once(call.request.query, show(user_of(call)))
+
+
+@route("PUT", "/api/users/{user}", Needs.ADMINISTRATOR)
+async def put_user(call: Call) -> Response:
+    name = call.new_name("user")
+    body = call.body(UserBody)
+    if len(body.tags) > _TAGS_MAX:
+        raise bad_request(f"tags: a user has at most {_TAGS_MAX}, got {len(body.tags)}")
+    encoded, algorithm = body.password_hash or "", body.hashing_algorithm
+    if body.password:
+        encoded = await trio.to_thread.run_sync(partial(hash_password, body.password), limiter=_hashing)
+        algorithm = ARGON2ID
+    new = call.node.accounts.put_user(name, encoded, algorithm, body.tags)
+    await call.declared()
+    return Response(201 if new else 204)
+
+
+@route("DELETE", "/api/users/{user}", Needs.ADMINISTRATOR)
+async def delete_user(call: Call) -> Response:
+    call.node.accounts.delete_user(user_of(call).name)
+    await call.declared()
+    return Response(204)
+
+
+@route("POST", "/api/users/bulk-delete", Needs.ADMINISTRATOR)
+async def delete_users(call: Call) -> Response:
+    accounts = call.node.accounts
+    for name in call.body(UsersBody).users:
+        if name in accounts.users:
+            accounts.delete_user(name)
+    await call.declared()
+    return Response(204)

@@ -12,19 +12,17 @@ Why:    Hypercorn took four times the CPU for a request, and one client that had
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Final, Protocol
+from typing import Any, Final
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 import h11
 import trio
-import trio.socket
 
 from broker.management.options import HttpLimits
 
@@ -32,7 +30,6 @@ logger = logging.getLogger("broker.management")
 
 _RECEIVE_SIZE: Final = 64 * 1024
 _SEND_SIZE: Final = 64 * 1024
-_BACKLOG: Final = 128
 _QUERY_FIELDS_MAX: Final = 100
 # A client that was told to go has this long to read it, and this many reads of what it still says.
 _LINGER_S: Final = 2.0
@@ -41,8 +38,6 @@ _LINGER_READS: Final = 64
 _REFUSALS_MAX: Final = 32
 
 _WITHOUT_BODY: Final = (204, 304)
-# A name may have addresses of a family that this machine does not have.
-_UNAVAILABLE: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 @dataclass(slots=True, frozen=True)
@@ -343,44 +338,3 @@ def _request(head: h11.Request, headers: Mapping[str, str], body: bytes, peer: s
 
 def _http_date() -> str:
     return time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime())
-
-
-# ---- listening ----
-
-
-class Place(Protocol):
-    """Where to listen: the host is "" for all addresses, port 0 lets the system choose."""
-
-    @property
-    def host(self) -> str: ...
-
-    @property
-    def port(self) -> int: ...
-
-
-async def listen(place: Place) -> list[trio.SocketListener]:
-    """A listener for each address that the name has, all on the same port. Raises OSError."""
-    found = await trio.socket.getaddrinfo(
-        place.host or None,
-        place.port,
-        type=trio.socket.SOCK_STREAM,
-        flags=trio.socket.AI_PASSIVE,
-    )
-    listeners: list[trio.SocketListener] = []
-    port = place.port
-    try:
-        for *_, address in found:
-            try:
-                opened = await trio.open_tcp_listeners(port, host=str(address[0]), backlog=_BACKLOG)
-            except OSError as error:
-                if listeners and error.errno in _UNAVAILABLE:
-                    continue
-                raise
-            listeners += opened
-            port = opened[0].socket.getsockname()[1]
-    except OSError as error:
-        for listener in listeners:
-            await trio.aclose_forcefully(listener)
-        reason = f"cannot listen on {place.host}:{place.port}: {error.strerror}"
-        raise OSError(error.errno, reason) from None
-    return listeners

@@ -63,7 +63,7 @@ async def listed(
         rows = map(show, _cut(items, page))
     else:
         path = wanted.split(".")
-        made = await _rows(items, show)
+        made = await _rows(await _sorted(items, key, reverse=False), show)
         rows = _cut(await _sorted(made, lambda row: _comparable(_dotted(row, path)), reverse), page)
     if columns:
         rows = (only(row, columns) for row in rows)

@@ -1,0 +1,55 @@
+"""Sockets that listen for HTTP."""
+
+from __future__ import annotations
+
+import errno
+from typing import Final, Protocol
+
+import trio
+import trio.socket
+
+_BACKLOG: Final = 128
+# A name may have addresses of a family that this machine does not have.
+_UNAVAILABLE: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+
+class Place(Protocol):
+    """Where to listen: the host is "" for all addresses, port 0 lets the system choose."""
+
+    @property
+    def host(self) -> str: ...
+
+    @property
+    def port(self) -> int: ...
+
+
+async def listen(place: Place) -> list[trio.SocketListener]:
+    """A listener for each address that the name has, all on the same port. Raises OSError."""
+    listeners: list[trio.SocketListener] = []
+    port = place.port
+    try:
+        for host in await _addresses(place):
+            try:
+                opened = await trio.open_tcp_listeners(port, host=host, backlog=_BACKLOG)
+            except OSError as error:
+                if listeners and error.errno in _UNAVAILABLE:
+                    continue
+                raise
+            listeners += opened
+            port = opened[0].socket.getsockname()[1]
+    except OSError as error:
+        for listener in listeners:
+            await trio.aclose_forcefully(listener)
+        reason = f"cannot listen on {place.host}:{place.port}: {error.strerror}"
+        raise OSError(error.errno, reason) from None
+    return listeners
+
+
+async def _addresses(place: Place) -> list[str]:
+    found = await trio.socket.getaddrinfo(
+        place.host or None,
+        place.port,
+        type=trio.socket.SOCK_STREAM,
+        flags=trio.socket.AI_PASSIVE,
+    )
+    return [str(address[0]) for *_, address in found]

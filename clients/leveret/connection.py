@@ -63,10 +63,13 @@ class Connection:
         try:
             return await self._tasks.__aexit__(kind, error, traceback)
         except BaseExceptionGroup as group:
-            # The body's own exception goes on as it is, and not in a group for it alone.
-            if error is not None and group.exceptions == (error,):
-                return False
-            raise
+            if len(group.exceptions) != 1:
+                raise
+            alone = group.exceptions[0]
+        # What the block raised goes on as it is, and not in a group for it alone.
+        if alone is error:
+            return False
+        raise alone from alone.__cause__
 
     def channel(self, *, on_return: OnReturn | None = None) -> Channel:
         """A channel, open inside `async with`.

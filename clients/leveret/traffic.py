@@ -204,9 +204,12 @@ class Traffic:
         """Each half interval: say something if we were silent, and notice if the broker is."""
         seconds = self._link.heartbeat_s
         silent = 0
+        beats = False
         while silent <= 4:
             await anyio.sleep(seconds / 2)
-            if not self._wrote and not self._outbox:
+            # What was written may have been the last heartbeat.
+            beats = (beats or not self._wrote) and not self._outbox
+            if beats:
                 self.send(HEARTBEAT_FRAME)
             self._wrote = False
             silent = 0 if self._heard or self._resume is not None else silent + 1

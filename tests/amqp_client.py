@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -114,9 +113,13 @@ class Client:
     ) -> Client:
         """Through the whole handshake; what is None is taken as the broker offers it."""
         client = await cls.dial(address)
-        await client.log_in(user, password, capabilities=capabilities)
-        await client.tune_ok(frame_max=frame_max, channel_max=channel_max, heartbeat=heartbeat)
-        await client.open(vhost)
+        try:
+            await client.log_in(user, password, capabilities=capabilities)
+            await client.tune_ok(frame_max=frame_max, channel_max=channel_max, heartbeat=heartbeat)
+            await client.open(vhost)
+        except BaseException:
+            client.drop()
+            raise
         return client
 
     async def log_in(
@@ -167,6 +170,10 @@ class Client:
         await self.expect(methods.ConnectionCloseOk)
         await self.ended()
 
+    def drop(self) -> None:
+        """Close the socket and say nothing."""
+        self.stream.socket.close()
+
     # ---- in ----
 
     async def next(self, number: int = 0) -> Any:
@@ -208,15 +215,17 @@ class Client:
             while True:
                 await self._receive()
         except Ended:
-            await self.stream.aclose()
+            return
 
     async def _receive(self) -> None:
         with trio.fail_after(WAIT_S):
             try:
                 data = await self.stream.receive_some(1 << 18)
-            except trio.BrokenResourceError:
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                self.drop()
                 raise Ended from None
         if not data:
+            self.drop()
             raise Ended
         for event in self.codec.receive(data):
             self._sort(event)
@@ -385,11 +394,3 @@ class Channel:
         closed = await self.expect(methods.ChannelClose)
         await self.send(methods.ChannelCloseOk())
         return closed
-
-
-@asynccontextmanager
-async def connected(address: tuple[str, int], **options: Any):
-    """A client for the time of the block; its socket is just closed behind it."""
-    client = await Client.connect(address, **options)
-    async with client.stream:
-        yield client

@@ -8,17 +8,26 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import trio
 
 from amqp_client import Client
 from broker.node.node import Node, NodeOptions, open_node
 from broker.server.amqp.options import AmqpOptions
 from broker.server.amqp.server import AmqpServer
 from broker.server.serve import Address, amqp_server
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let everybody else run until it is true, whatever the clock says."""
+    while not condition():
+        await trio.lowlevel.checkpoint()
+
 
 _ALGORITHM = "rabbit_password_hashing_sha256"
 
@@ -34,6 +43,8 @@ class BrokerHere:
     node: Node
     server: AmqpServer
     address: tuple[str, int]
+    clients: list[Client] = field(default_factory=list)
+    """Those that were made here: their sockets are closed at the end."""
 
     def add_user(
         self,
@@ -51,7 +62,15 @@ class BrokerHere:
         accounts.put_permission(vhost, name, configure, write, read)
 
     async def connect(self, **options: Any) -> Client:
-        return await Client.connect(self.address, **options)
+        client = await Client.connect(self.address, **options)
+        self.clients.append(client)
+        return client
+
+    async def dial(self) -> Client:
+        """A socket on which nothing was said yet."""
+        client = await Client.dial(self.address)
+        self.clients.append(client)
+        return client
 
 
 @asynccontextmanager
@@ -68,6 +87,10 @@ async def broker_here(
             node.topology.put_vhost("/")
             broker.add_user("guest", "guest")
             await node.settled()
-            yield broker
+            try:
+                yield broker
+            finally:
+                for client in broker.clients:
+                    client.drop()
     finally:
         node.close()

@@ -107,6 +107,8 @@ SENT: dict[Role, dict[State, Moves]] = {
     },
 }
 
+# What a server answers before anything behind it can have a meaning.
+_ANSWERED = (methods.ConnectionStartOk, methods.ConnectionSecureOk, methods.ConnectionOpen)
 _CLOSE_OK = methods.encode(0, methods.ConnectionCloseOk())
 _ENDING = (State.CLOSING, State.ANSWER_CLOSE, State.CLOSED)
 
@@ -135,6 +137,7 @@ class Connection:
         reader = frames.FrameReader if role is Role.SERVER else deliveries.DeliveryReader
         self._reader = reader(message_size_max)
         self._header = b""
+        self._later: list[Event] = []
         self._last_octets = b""
 
     @property
@@ -150,19 +153,26 @@ class Connection:
         """What the peer's octets mean, in their order.
 
         The last event is ProtocolFailed when a rule was broken. Once closing, nothing but the end of
-        the closing comes through.
+        the closing comes through. During the handshake nothing comes behind what a server must answer:
+        if there is `more`, then another call gives it, when the answer was sent.
         """
-        if self._reader.failed:
+        if self._reader.failed and not self._later:
             return self._look_for_close_ok(data)
-        if self.state is State.RUNNING:
+        if self.state is State.RUNNING and not self._later:
             events: list[Event] = self._reader.read(data)  # type: ignore[assignment]
             for index, event in enumerate(events):
                 if type(event) is MethodReceived and event.channel == 0:
                     return self._judge(events, index)
             return events
-        if self.state is State.HEADER:
+        if self.state is State.HEADER and len(self._header) < len(PROTOCOL_HEADER):
             return self._receive_header(data)
-        return self._receive_early(self._reader.read(data), 0)  # type: ignore[arg-type]
+        later, self._later = self._later, []
+        return self._judge_early([*later, *self._reader.read(data)])
+
+    @property
+    def more(self) -> bool:
+        """Something came together with what was to be answered first."""
+        return bool(self._later)
 
     def _look_for_close_ok(self, data: bytes) -> list[Event]:
         """Of a stream that cannot be read any more, one thing still counts: a close-ok at its end."""
@@ -173,7 +183,7 @@ class Connection:
         return [MethodReceived(0, methods.ConnectionCloseOk())]
 
     def _receive_header(self, data: bytes) -> list[Event]:
-        missing = 8 - len(self._header)
+        missing = len(PROTOCOL_HEADER) - len(self._header)
         self._header += data[:missing]
         known = (PROTOCOL_HEADER, _OLD_HEADER)
         if not any(header.startswith(self._header) for header in known):
@@ -181,13 +191,19 @@ class Connection:
             return [HeaderRefused(self._header)]
         if self._header not in known:
             return []
-        return self._receive_early([HeaderReceived(), *self._reader.read(data[missing:])], 1)
+        self._later += self._reader.read(data[missing:])
+        return [HeaderReceived()]
 
-    def _receive_early(self, events: list[Event], start: int) -> list[Event]:
-        """While the connection is not open: nobody may have us keep parts of messages yet."""
-        kept = self._judge(events, start)
+    def _judge_early(self, events: list[Event]) -> list[Event]:
+        """While the connection is not open: each event when those before it have been answered."""
+        for index, event in enumerate(events):
+            if isinstance(event, MethodReceived) and isinstance(event.method, _ANSWERED):
+                self._later = events[index + 1 :]
+                return self._judge(events[: index + 1], 0)
+        kept = self._judge(events, 0)
         refused = bool(kept) and isinstance(kept[-1], ProtocolFailed)
         if self._reader.unfinished and not refused and self.state not in (State.RUNNING, *_ENDING):
+            # Nobody may have us keep parts of messages yet.
             text = f"unexpected method in connection state {self.state.value}"
             kept.append(ProtocolFailed(RemoteProtocolError(ReplyCode.CHANNEL_ERROR, text)))
         return kept

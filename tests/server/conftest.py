@@ -13,9 +13,7 @@ async def broker(tmp_path):
 
 @pytest.fixture
 async def client(broker):
-    connected = await broker.connect()
-    yield connected
-    await connected.stream.aclose()
+    return await broker.connect()
 
 
 @pytest.fixture

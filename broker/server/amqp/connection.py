@@ -213,6 +213,12 @@ class AmqpConnection:
     def receive(self, data: bytes) -> None:
         """Carry out what these octets complete."""
         self._carry_out(self.codec.receive(data))
+        self._carry_out_more()
+
+    def _carry_out_more(self) -> None:
+        """What came in one piece with what has been answered now."""
+        while self.codec.more and self._held is None:
+            self._carry_out(self.codec.receive(b""))
 
     def _carry_out(self, events: list[Event]) -> None:
         channels = self.channels
@@ -259,7 +265,8 @@ class AmqpConnection:
     def _handle_unopened(self, number: int, event: frames.Event) -> None:
         method = event.method if isinstance(event, MethodReceived) else None
         if number == 0:
-            self.fail(self._unexpected(*ids_of(event)))
+            text = f"unexpected method in connection state {self.codec.state.value}"
+            self.fail(ProtocolError(ReplyCode.CHANNEL_ERROR, text, *ids_of(event)))
         elif isinstance(method, methods.ChannelOpen):
             self._open_channel(number)
         elif not isinstance(method, methods.ChannelCloseOk):
@@ -274,10 +281,6 @@ class AmqpConnection:
         self.channels[number] = Channel(self, number)
         self.node.metrics.channels_opened += 1
         self.send(methods.encode(number, methods.ChannelOpenOk()))
-
-    def _unexpected(self, class_id: int = 0, method_id: int = 0) -> ProtocolError:
-        text = f"unexpected method in connection state {self.codec.state.value}"
-        return ProtocolError(ReplyCode.CHANNEL_ERROR, text, class_id, method_id)
 
     def hold(self, commit: Commit, then: Callable[[], None] | None) -> None:
         """Carry out nothing more until the commit is safe; then `then`, and what came meanwhile."""
@@ -304,6 +307,7 @@ class AmqpConnection:
         """Carry out what came while we waited, and read again."""
         held, self._held = self._held or [], None
         self._carry_out(held)
+        self._carry_out_more()
         self._update_watch()
 
     def _failed_outside(self, error: Exception) -> None:
@@ -440,8 +444,6 @@ class AmqpConnection:
         return isinstance(capabilities, dict) and capabilities.get(name) is True
 
     def _start_ok(self, method: methods.ConnectionStartOk) -> None:
-        if self.codec.state is not State.START_OK:
-            raise self._unexpected()  # a second one, right behind the first
         self.client_properties = dict(method.client_properties)
         self._mechanism = method.mechanism
         name, password = _credentials(method)
@@ -464,10 +466,9 @@ class AmqpConnection:
             return
         self.node.metrics.logins += 1
         self.user = user
-        if self.codec.state is State.START_OK:
-            options = self.server.options
-            tune = methods.ConnectionTune(options.channel_max, options.frame_max, options.heartbeat_s)
-            self.send(self.codec.send(tune))
+        options = self.server.options
+        tune = methods.ConnectionTune(options.channel_max, options.frame_max, options.heartbeat_s)
+        self.send(self.codec.send(tune))
         self._go_on()
 
     def _from_loopback(self) -> bool:
@@ -498,8 +499,6 @@ class AmqpConnection:
             self._heartbeat = self.node.scheduler.after(self._heartbeat_s * 500, self._beat)
 
     def _open(self, method: methods.ConnectionOpen) -> None:
-        if self.codec.state is not State.OPEN:
-            raise self._unexpected()  # a second one, right behind the first
         name = method.virtual_host
         user = self.user
         assert user is not None

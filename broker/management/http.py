@@ -235,6 +235,7 @@ class _Connection:
             raise Refused(refusal(408, f"no whole header within {self._limits.header_timeout_s:g} s"))
         if not isinstance(head, h11.Request):
             return None
+        self._check_header(head)
         headers = {name.decode(): value.decode("latin-1") for name, value in head.headers}
         self._check_size(int(headers.get("content-length", 0)))
         with trio.move_on_after(self._limits.body_timeout_s) as scope:
@@ -264,6 +265,13 @@ class _Connection:
                 await self._write(self._protocol.send(h11.InformationalResponse(status_code=100, headers=[])))
             self._protocol.receive_data(bytes(await self._stream.receive_some(_RECEIVE_SIZE)))
         return event
+
+    def _check_header(self, head: h11.Request) -> None:
+        """h11 limits what is not whole yet; a larger header may come in one piece."""
+        size = len(head.target) + sum(len(name) + len(value) + 4 for name, value in head.headers)
+        if size > self._limits.header_size_max:
+            limit = self._limits.header_size_max
+            raise Refused(refusal(431, f"the header has more than the {limit} octets allowed"))
 
     def _check_size(self, size: int) -> None:
         limit = self._limits.body_size_max

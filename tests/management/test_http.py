@@ -1,0 +1,462 @@
+"""The HTTP server: what it answers, what it refuses, how long it waits, and how it stops."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.management.http import HttpServer, Refused, Request, Response, as_json, refusal
+from broker.management.options import HttpLimits
+from http_client import HttpClient
+
+GET = b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n"
+LIMITS = HttpLimits()
+
+
+async def echo(request: Request) -> Response:
+    return as_json(
+        {
+            "method": request.method,
+            "segments": request.segments,
+            "query": dict(request.query),
+            "body": request.body.decode(),
+            "peer": request.peer,
+        }
+    )
+
+
+@asynccontextmanager
+async def served(handle=echo, limits=LIMITS, *, slow=False):
+    """A server and one client that is connected to it; a `slow` one must read before more is sent."""
+    pair = trio.testing.lockstep_stream_pair if slow else trio.testing.memory_stream_pair
+    mine, theirs = pair()
+    server = HttpServer(handle, limits)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_serve, server, theirs)
+        yield HttpClient(mine), server
+        nursery.cancel_scope.cancel()
+
+
+async def _serve(server, stream):
+    async with stream:
+        await server.serve_stream(stream, "127.0.0.1")
+
+
+async def test_a_connection_serves_one_request_after_another():
+    async with served() as (client, server):
+        for number in range(3):
+            await client.send(b"GET /a/%d?x=y HTTP/1.1\r\nhost: x\r\n\r\n" % number)
+            answer = await client.answer()
+            assert answer.status == 200
+            assert answer.json()["segments"] == ["a", str(number)]
+            assert answer.json()["query"] == {"x": "y"}
+            assert answer.json()["peer"] == "127.0.0.1"
+        assert server.connection_count == 1
+
+
+async def test_pipelined_requests_are_answered_in_order():
+    async with served() as (client, _):
+        posts = b"".join(
+            b"POST /%d HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nb%d" % (number, number)
+            for number in range(5)
+        )
+        await client.send(posts)
+        for number in range(5):
+            answer = (await client.answer("POST")).json()
+            assert (answer["segments"], answer["body"]) == ([str(number)], f"b{number}")
+
+
+async def test_a_request_may_come_octet_by_octet():
+    async with served() as (client, _):
+        for octet in b"PUT /a HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc":
+            await client.send(bytes([octet]))
+        assert (await client.answer("PUT")).json()["body"] == "abc"
+
+
+async def test_a_chunked_body_is_put_together():
+    async with served() as (client, _):
+        head = b"PUT /a HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+        await client.send(head + b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n")
+        assert (await client.answer("PUT")).json()["body"] == "abcde"
+
+
+async def test_who_asks_whether_to_go_on_is_told_to():
+    async with served() as (client, _):
+        await client.send(b"PUT /a HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_send_when_told, client)
+            answer = await client.answer("PUT")
+        assert client.continues == 1
+        assert answer.json()["body"] == "ok"
+
+
+async def _send_when_told(client):
+    while not client.continues:
+        await trio.lowlevel.checkpoint()
+    await client.send(b"ok")
+
+
+async def test_head_tells_the_length_and_sends_nothing():
+    async with served() as (client, _):
+        await client.send(GET)
+        whole = await client.answer()
+        await client.send(GET.replace(b"GET", b"HEAD"))
+        head = await client.answer("HEAD")
+        assert head.status == 200
+        assert head.body == b""
+        # The word HEAD in the answer is longer by one.
+        assert int(head.headers["content-length"]) == int(whole.headers["content-length"]) + 1
+        await client.send(GET)
+        assert (await client.answer()).body == whole.body
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET /a HTTP/1.0\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+    ],
+)
+async def test_who_wants_no_more_is_let_go(request_):
+    async with served() as (client, server):
+        await client.send(request_)
+        assert (await client.answer()).status == 200
+        await client.stream.send_eof()
+        assert await client.ended() == b""
+        await trio.testing.wait_all_tasks_blocked()
+        assert server.connection_count == 0
+
+
+@pytest.mark.parametrize(
+    ("target", "segments"),
+    [
+        (b"/", []),
+        (b"/api/queues/%2F/orders", ["api", "queues", "/", "orders"]),
+        (b"/api/queues/%2f/a%20b+c", ["api", "queues", "/", "a b+c"]),
+        (b"/api/queues/", ["api", "queues"]),
+        (b"/%C3%BC/%25", ["ü", "%"]),
+        (b"http://proxied:80/a/b?c", ["a", "b"]),
+        (b"*", []),
+    ],
+)
+async def test_paths_are_decoded_once(target, segments):
+    async with served() as (client, _):
+        await client.send(b"GET " + target + b" HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert (await client.answer()).json()["segments"] == segments
+
+
+async def test_a_path_that_is_no_text_is_refused():
+    async with served() as (client, _):
+        await client.send(b"GET /%ff HTTP/1.1\r\nhost: x\r\n\r\n")
+        answer = await client.answer()
+        assert answer.status == 400
+        assert answer.json()["error"] == "bad_request"
+
+
+async def test_too_many_fields_in_a_query_are_refused():
+    async with served() as (client, _):
+        query = b"&".join([b"a=b"] * 101)
+        await client.send(b"GET /?" + query + b" HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert (await client.answer()).status == 400
+
+
+@pytest.mark.parametrize(
+    ("octets", "status"),
+    [
+        (b"nonsense\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),  # somebody tries TLS
+        (b"AMQP\0\0\x09\x01\r\n\r\n", 400),
+        (b"GET /a HTTP/1.1\r\n\r\n", 400),  # without a host
+        (b"GET /a HTTP/1.1\r\nhost: x\r\nbad header\r\n\r\n", 400),
+        (b"GET /a HTTP/1.1\r\nhost: x\r\ncontent-length: x\r\n\r\n", 400),
+        (b"GET /a HTTP/1.1\r\nhost: x\r\ntransfer-encoding: zip\r\n\r\n", 501),
+        (b"GET /a HTTP/1.1\r\nhost: x\r\na: " + b"b" * 40_000 + b"\r\n\r\n", 431),
+        (b"GET /" + b"a" * 40_000, 431),
+        (b"PUT /a HTTP/1.1\r\nhost: x\r\ncontent-length: 20000001\r\n\r\n", 413),
+    ],
+)
+async def test_what_breaks_the_rules_is_answered_and_the_connection_closed(octets, status):
+    async with served() as (client, server):
+        await client.send(octets)
+        answer = await client.answer()
+        assert answer.status == status
+        assert set(answer.json()) == {"error", "reason"}
+        assert answer.headers["connection"] == "close"
+        await client.stream.send_eof()
+        await client.ended()
+        await trio.testing.wait_all_tasks_blocked()
+        assert server.connection_count == 0
+
+
+async def test_a_body_that_does_not_end_is_refused():
+    limits = replace(LIMITS, body_size_max=1000)
+    async with served(limits=limits) as (client, _):
+        await client.send(b"PUT /a HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+        for _ in range(11):
+            await client.send(b"64\r\n" + b"x" * 100 + b"\r\n")
+        assert (await client.answer("PUT")).status == 413
+
+
+async def test_the_body_limit_itself_is_allowed():
+    limits = replace(LIMITS, body_size_max=1000)
+    async with served(limits=limits) as (client, _):
+        await client.send(b"PUT /a HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n" + b"x" * 1000)
+        assert (await client.answer("PUT")).status == 200
+
+
+# ---- waiting ----
+
+
+async def test_a_silent_connection_is_closed(autojump_clock):
+    async with served() as (client, server):
+        started = trio.current_time()
+        assert await client.ended() == b""
+        assert trio.current_time() - started == pytest.approx(LIMITS.idle_timeout_s)
+        assert server.connection_count == 0
+
+
+@pytest.mark.parametrize(
+    ("octets", "limit_s"),
+    [
+        (b"GET /a HTTP/1.1\r\nhost:", LIMITS.header_timeout_s),
+        (b"AMQP\0\0\x09\x01", LIMITS.header_timeout_s),
+        (b"PUT /a HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nab", LIMITS.body_timeout_s),
+    ],
+)
+async def test_a_slow_request_is_refused(octets, limit_s, autojump_clock):
+    async with served() as (client, _):
+        started = trio.current_time()
+        await client.send(octets)
+        answer = await client.answer()
+        assert answer.status == 408
+        assert trio.current_time() - started == pytest.approx(limit_s)
+
+
+async def test_a_trickle_does_not_move_the_deadline(autojump_clock):
+    async with served() as (client, _):
+        started = trio.current_time()
+        await client.send(b"GET /a HTTP/1.1\r\n")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_trickle, client)
+            assert (await client.answer()).status == 408
+            nursery.cancel_scope.cancel()
+        assert trio.current_time() - started == pytest.approx(LIMITS.header_timeout_s)
+
+
+async def _trickle(client):
+    while True:
+        await trio.sleep(1)
+        await client.send(b"a: b\r\n")
+
+
+async def large(request: Request) -> Response:
+    return Response(200, [], b"x" * 1_000_000)
+
+
+async def endless(request: Request) -> Response:
+    def pieces():
+        while True:
+            yield b"x" * 1000
+
+    return Response(200, [], pieces())
+
+
+@pytest.mark.parametrize("handle", [large, endless])
+async def test_a_client_that_does_not_read_is_dropped(handle, autojump_clock):
+    async with served(handle, slow=True) as (client, server):
+        started = trio.current_time()
+        await client.send(GET)
+        await trio.sleep(LIMITS.send_timeout_s + 1)
+        assert server.connection_count == 0
+        assert trio.current_time() - started < 2 * LIMITS.send_timeout_s
+
+
+async def test_a_long_answer_is_made_while_it_is_read():
+    made = 0
+
+    async def handle(request: Request) -> Response:
+        def pieces():
+            nonlocal made
+            for number in range(1000):
+                made = number
+                yield b"%03d" % number
+
+        return Response(200, [], pieces())
+
+    async with served(handle, slow=True) as (client, _):
+        await client.send(GET)
+        await trio.testing.wait_all_tasks_blocked()
+        assert made < 5
+        answer = await client.answer()
+        assert answer.headers["transfer-encoding"] == "chunked"
+        assert answer.body == b"".join(b"%03d" % number for number in range(1000))
+
+
+async def test_an_old_client_gets_a_long_answer_up_to_the_end_of_the_connection():
+    async def handle(request: Request) -> Response:
+        return Response(200, [], iter([b"one", b"two"]))
+
+    async with served(handle) as (client, _):
+        await client.send(b"GET /a HTTP/1.0\r\n\r\n")
+        await client.stream.send_eof()
+        assert (await client.ended()).endswith(b"\r\n\r\nonetwo")
+
+
+# ---- errors of ours ----
+
+
+async def test_an_error_of_ours_is_said_and_the_connection_goes_on(caplog):
+    async def handle(request: Request) -> Response:
+        if request.segments == ("wrong",):
+            raise ZeroDivisionError
+        return await echo(request)
+
+    async with served(handle) as (client, _):
+        await client.send(b"GET /wrong HTTP/1.1\r\nhost: x\r\n\r\n" + GET)
+        answer = await client.answer()
+        assert answer.status == 500
+        assert "ZeroDivisionError" not in answer.body.decode()
+        assert (await client.answer()).status == 200
+    assert "ZeroDivisionError" in caplog.text
+
+
+async def test_an_error_within_an_answer_ends_the_connection(caplog):
+    async def handle(request: Request) -> Response:
+        return Response(200, [], (b"%d" % (1 // number) for number in (1, 0)))
+
+    async with served(handle) as (client, server):
+        await client.send(GET)
+        rest = await client.ended()
+        assert rest.startswith(b"HTTP/1.1 200 ")
+        assert not rest.endswith(b"0\r\n\r\n")
+        assert server.connection_count == 0
+    assert "ZeroDivisionError" in caplog.text
+
+
+async def test_a_refusal_of_the_handler_is_the_answer():
+    async def handle(request: Request) -> Response:
+        raise Refused(refusal(405, "no"))
+
+    async with served(handle) as (client, _):
+        await client.send(GET + GET)
+        for _ in range(2):
+            answer = await client.answer()
+            assert (answer.status, answer.json()) == (405, {"error": "method_not_allowed", "reason": "no"})
+
+
+# ---- many, and the end ----
+
+
+async def test_one_connection_too_many_hears_so():
+    limits = replace(LIMITS, connections=2)
+    server = HttpServer(echo, limits)
+    async with trio.open_nursery() as nursery:
+        clients = []
+        for _ in range(3):
+            mine, theirs = trio.testing.memory_stream_pair()
+            nursery.start_soon(_serve, server, theirs)
+            await trio.testing.wait_all_tasks_blocked()
+            clients.append(HttpClient(mine))
+        answer = await clients[2].answer()
+        assert answer.status == 503
+        await clients[2].stream.send_eof()
+        await clients[2].ended()
+        for client in clients[:2]:
+            await client.send(GET)
+            assert (await client.answer()).status == 200
+        await clients[0].stream.aclose()
+        await trio.testing.wait_all_tasks_blocked()
+        assert server.connection_count == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_stop_closes_idle_connections_at_once(autojump_clock):
+    async with served() as (client, server):
+        await client.send(GET)
+        await client.answer()
+        await trio.testing.wait_all_tasks_blocked()
+        started = trio.current_time()
+        await server.stop()
+        assert trio.current_time() == started
+        assert await client.ended() == b""
+
+
+async def test_a_stop_lets_a_request_be_answered(autojump_clock):
+    async def handle(request: Request) -> Response:
+        await trio.sleep(1)
+        return await echo(request)
+
+    async with served(handle) as (client, server):
+        await client.send(GET)
+        await trio.testing.wait_all_tasks_blocked()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.stop)
+            answer = await client.answer()
+            assert answer.status == 200
+            assert answer.headers["connection"] == "close"
+            await client.stream.send_eof()
+
+
+async def test_a_stop_does_not_wait_for_a_stuck_client(autojump_clock):
+    async with served(endless, slow=True) as (client, server):
+        await client.send(GET)
+        await trio.testing.wait_all_tasks_blocked()
+        started = trio.current_time()
+        await server.stop()
+        assert trio.current_time() - started == pytest.approx(LIMITS.stop_timeout_s)
+
+
+# ---- anything ----
+
+
+@given(st.lists(st.binary(max_size=60), max_size=8))
+def test_octets_are_answered_or_the_connection_closed(pieces):
+    trio.run(_fuzz, pieces, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                GET,
+                b"GET / HTTP/1.1\r\n",
+                b"host: x\r\n",
+                b"content-length: 3\r\n",
+                b"\r\n",
+                b"abc",
+                b"0\r\n\r\n",
+                b"transfer-encoding: chunked\r\n",
+                b"3\r\nabc\r\n",
+                b"expect: 100-continue\r\n",
+                b"\0",
+                b"\n",
+            ]
+        ),
+        max_size=12,
+    )
+)
+def test_pieces_of_requests_are_answered_or_the_connection_closed(pieces):
+    trio.run(_fuzz, pieces, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+async def _fuzz(pieces):
+    mine, theirs = trio.testing.memory_stream_pair()
+    server = HttpServer(echo, LIMITS)
+    with trio.fail_after(500):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_serve, server, theirs)
+            try:
+                for piece in pieces:
+                    await mine.send_all(piece)
+                await mine.send_eof()
+            except trio.BrokenResourceError:
+                pass
+            while await mine.receive_some(65_536):
+                pass
+    assert server.connection_count == 0

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
 import anyio
-from anyio.abc import ByteStream, ObjectReceiveStream, ObjectSendStream
+from anyio.abc import ByteStream
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 import leveret
 from broker.amqp import content, methods, properties
@@ -31,7 +32,7 @@ _CHUNKS = 16
 class Pipe(ByteStream):
     """One end of a byte stream in memory; a few chunks fit into it, then sending waits."""
 
-    def __init__(self, out: ObjectSendStream[bytes], into: ObjectReceiveStream[bytes]) -> None:
+    def __init__(self, out: MemoryObjectSendStream[bytes], into: MemoryObjectReceiveStream[bytes]) -> None:
         self._out = out
         self._into = into
         self._rest = b""
@@ -43,6 +44,11 @@ class Pipe(ByteStream):
 
     async def send(self, item: bytes) -> None:
         await self._out.send(item)
+
+    def holds_octets(self) -> bool:
+        """There is something to receive at once."""
+        held = self._into.statistics()
+        return bool(self._rest or held.current_buffer_used or held.tasks_waiting_send)
 
     async def send_eof(self) -> None:
         await self._out.aclose()
@@ -160,9 +166,10 @@ class FakeBroker:
         assert isinstance(came, Acked), came
         return came
 
-    def silent(self) -> bool:
-        """Nothing came that was not looked at."""
-        return not self._inbox
+    async def silent(self) -> bool:
+        """The client has said nothing more, and will not before it hears something."""
+        await anyio.wait_all_tasks_blocked()
+        return not self._inbox and not self.stream.holds_octets()
 
     # ---- the usual ----
 
@@ -225,7 +232,10 @@ async def play(
     def connect(url: str = "amqp://fake") -> leveret.Connection:
         return leveret.connect(url, dial=dial)
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(broker, fake)
-        await client(connect)
-    await there.aclose()
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(broker, fake)
+            await client(connect)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await there.aclose()

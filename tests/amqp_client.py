@@ -55,6 +55,9 @@ class Message:
     properties: Properties
     body: bytes
 
+    def __repr__(self) -> str:
+        return f"Message({self.method.name}, {len(self.body)} octets: {self.body[:40]!r})"
+
     @property
     def tag(self) -> int:
         return self.method.delivery_tag  # type: ignore[attr-defined]

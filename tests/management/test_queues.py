@@ -1,0 +1,269 @@
+"""Queues over HTTP."""
+
+from __future__ import annotations
+
+import pytest
+
+from amqp_client import Refused
+from api_here import api_here
+from broker.amqp import methods
+from broker.management.options import ManagementOptions
+
+NOT_THERE = {"error": "Object Not Found", "reason": "Not Found"}
+
+
+async def test_a_queue_is_declared_shown_and_deleted(api):
+    body = {"durable": True, "auto_delete": False, "arguments": {"x-max-length": 10, "x-other": "kept"}}
+    answer = await api.put("/queues/%2F/orders", body)
+    assert (answer.status_code, answer.content) == (201, b"")
+    assert (await api.put("/queues/%2F/orders", body)).status_code == 204
+    row = await api.get("/queues/%2f/orders")
+    expected = {
+        "name": "orders",
+        "vhost": "/",
+        "type": "classic",
+        "durable": True,
+        "auto_delete": False,
+        "exclusive": False,
+        "arguments": body["arguments"],
+        "node": api.node.options.name,
+        "state": "running",
+        "messages": 0,
+        "messages_ready": 0,
+        "messages_unacknowledged": 0,
+        "message_bytes": 0,
+        "consumers": 0,
+        "consumer_details": [],
+        "policy": None,
+        "effective_policy_definition": {},
+    }
+    assert {name: row[name] for name in expected} == expected
+    assert row["messages_details"] == {"rate": 0.0}
+    assert "message_stats" not in row
+    answer = await api.delete("/queues/%2F/orders")
+    assert (answer.status_code, answer.content) == (204, b"")
+    answer = await api.ask("GET", "/queues/%2F/orders")
+    assert (answer.status_code, answer.json()) == (404, NOT_THERE)
+    assert (await api.delete("/queues/%2F/orders")).json() == NOT_THERE
+
+
+async def test_what_is_not_said_is_not_durable_and_has_no_arguments(api):
+    assert (await api.put("/queues/%2F/q")).status_code == 201
+    row = await api.get("/queues/%2F/q")
+    assert (row["durable"], row["auto_delete"], row["arguments"]) == (False, False, {})
+
+
+async def test_names_may_hold_anything(api):
+    for name, path in [("a/b", "a%2Fb"), ("ü %", "%C3%BC%20%25"), ("a+b", "a+b"), ("detailed", "detailed")]:
+        assert (await api.put(f"/queues/%2F/{path}")).status_code == 201
+        assert (await api.get(f"/queues/%2F/{path}"))["name"] == name
+        assert name in api.node.topology.vhost("/").queues
+
+
+async def test_a_durable_queue_is_there_after_the_next_start(tmp_path):
+    async with api_here(tmp_path) as api:
+        await api.put("/queues/%2F/kept", {"durable": True, "arguments": {"x-expires": 60000}})
+        await api.put("/queues/%2F/lost", {"durable": False})
+        await api.put("/queues/%2F/gone", {"durable": True})
+        await api.delete("/queues/%2F/gone")
+        assert api.node.flusher.unsafe_definitions is None
+    async with api_here(tmp_path) as api:
+        assert [row["name"] for row in await api.get("/queues")] == ["kept"]
+        assert (await api.get("/queues/%2F/kept"))["arguments"] == {"x-expires": 60000}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "said"),
+    [
+        (
+            "/queues/%2F/there",
+            {"durable": True},
+            400,
+            "inequivalent arg 'durable' for queue 'there' in vhost '/': received 'true' but current is 'false'",
+        ),
+        (
+            "/queues/%2F/there",
+            {"arguments": {"x-max-length": 1}},
+            400,
+            "inequivalent arg 'x-max-length' for queue 'there' in vhost '/': "
+            "received the value '1' of type 'signedint' but current is none",
+        ),
+        ("/queues/%2F/new", {"durable": "perhaps"}, 400, 'durable: expected true or false, got "perhaps"'),
+        (
+            "/queues/%2F/" + "x" * 256,
+            {},
+            400,
+            "the name of the queue has 256 octets, at most 255 are allowed",
+        ),
+        ("/queues/%2F/amq.mine", {}, 401, "Access refused."),
+        ("/queues/none/q", {}, 404, "vhost_not_found"),
+    ],
+)
+async def test_a_declaration_that_cannot_be_is_refused(api, path, body, status, said):
+    await api.put("/queues/%2F/there")
+    answer = await api.put(path, body)
+    assert answer.status_code == status
+    assert answer.json()["reason"] == said
+    assert list(api.node.topology.vhost("/").queues) == ["there"]
+
+
+async def test_rights_are_those_of_amqp(api):
+    user = api.add_user("half", "management", configure="^mine", write="^letters$", read="^mine")
+    answer = await api.put("/queues/%2F/other", user=user)
+    assert answer.status_code == 401
+    assert answer.json() == {
+        "error": "not_authorised",
+        "reason": "Access refused.",
+        "explanation": "configure access to queue 'other' in vhost '/' refused for user 'half'",
+    }
+    letters = {"arguments": {"x-dead-letter-exchange": "other"}}
+    answer = await api.put("/queues/%2F/mine", letters, user=user)
+    assert "write access to exchange 'other'" in answer.json()["explanation"]
+    letters = {"arguments": {"x-dead-letter-exchange": "letters"}}
+    assert (await api.put("/queues/%2F/mine", letters, user=user)).status_code == 201
+    await api.put("/queues/%2F/other")
+    assert (await api.delete("/queues/%2F/other", user=user)).status_code == 401
+    assert (await api.delete("/queues/%2F/other/contents", user=user)).status_code == 401
+    assert (await api.delete("/queues/%2F/mine", user=user)).status_code == 204
+
+
+async def test_lists_show_what_one_may_see(api):
+    await api.put("/vhosts/second")
+    await api.put("/queues/second/q2")
+    await api.put("/queues/%2F/q1")
+    user, watcher = api.add_user("one", "management"), api.add_user("all", "monitoring")
+
+    async def names(path, who):
+        return [row["name"] for row in await api.get(path, user=who)]
+
+    assert await names("/queues", ("guest", "guest")) == ["q1", "q2"]
+    assert await names("/queues", user) == ["q1"]
+    assert await names("/queues", watcher) == ["q1", "q2"]
+    assert await names("/queues/%2F", user) == ["q1"]
+    assert await names("/queues/second", watcher) == ["q2"]
+    assert await names("/queues/detailed", user) == ["q1"]
+    answer = await api.ask("GET", "/queues/second", user=user)
+    assert answer.status_code == 401
+    assert answer.json()["reason"] == "User not authorised to access virtual host"
+    assert (await api.ask("GET", "/queues/second/q2", user=watcher)).status_code == 401
+    assert (await api.ask("GET", "/queues/none", user=user)).status_code == 404
+
+
+async def test_a_list_is_cut_and_sorted(api):
+    for number in range(7):
+        await api.put(f"/queues/%2F/q{number}")
+    page = await api.get("/queues/%2F?page=2&page_size=3&sort=name&sort_reverse=true&columns=name,vhost")
+    assert page["items"] == [{"name": f"q{number}", "vhost": "/"} for number in (3, 2, 1)]
+    assert (page["total_count"], page["page_count"]) == (7, 3)
+    answer = await api.ask("GET", "/queues?page=9")
+    assert (answer.status_code, answer.json()["error"]) == (400, "page_out_of_range")
+
+
+async def test_statistics_can_be_left_out(api):
+    await api.put("/queues/%2F/q")
+    await _publish(api, "q", 3)
+    (row,) = await api.get("/queues?disable_stats=true")
+    assert "messages" not in row
+    assert row["name"] == "q"
+    (row,) = await api.get("/queues?disable_stats=true&enable_queue_totals=true")
+    assert (row["messages"], row["messages_ready"], row["messages_unacknowledged"]) == (3, 3, 0)
+    assert "message_stats" not in row
+    assert "messages" not in await api.get("/queues/%2F/q?disable_stats=true")
+
+
+async def _publish(api, queue, count):
+    for _ in range(count):
+        body = {"properties": {}, "routing_key": queue, "payload": "abc", "payload_encoding": "string"}
+        assert (await api.post("/exchanges/%2F/amq.default/publish", body)).json() == {"routed": True}
+
+
+async def test_messages_are_counted(api):
+    await api.put("/queues/%2F/q")
+    await _publish(api, "q", 3)
+    client = await api.broker.connect()
+    channel = await client.channel()
+    await channel.send(methods.BasicGet(queue="q", no_ack=False))
+    await channel.message()
+    row = await api.get("/queues/%2F/q")
+    assert (row["messages"], row["messages_ready"], row["messages_unacknowledged"]) == (3, 2, 1)
+    assert (row["message_bytes"], row["message_bytes_ready"], row["message_bytes_ram"]) == (9, 6, 6)
+    stats = row["message_stats"]
+    assert (stats["publish"], stats["get"], stats["deliver_get"], stats["ack"]) == (3, 1, 1, 0)
+    assert row["message_stats"]["publish_details"] == {"rate": 0.0}
+
+
+async def test_a_queue_is_purged(api):
+    await api.put("/queues/%2F/q")
+    await _publish(api, "q", 3)
+    answer = await api.delete("/queues/%2F/q/contents")
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert (await api.get("/queues/%2F/q"))["messages"] == 0
+    assert (await api.delete("/queues/%2F/none/contents")).json() == NOT_THERE
+    assert (await api.ask("GET", "/queues/%2F/q/contents")).headers["allow"] == "DELETE, OPTIONS"
+
+
+async def test_conditions_keep_a_queue(api):
+    await api.put("/queues/%2F/q")
+    await _publish(api, "q", 1)
+    answer = await api.delete("/queues/%2F/q?if-empty=true")
+    assert (answer.status_code, answer.json()["reason"]) == (400, "queue 'q' in vhost '/' not empty")
+    client = await api.broker.connect()
+    channel = await client.channel()
+    await channel.consume("q")
+    answer = await api.delete("/queues/%2F/q?if-unused=true")
+    assert (answer.status_code, answer.json()["reason"]) == (400, "queue 'q' in vhost '/' in use")
+    assert (await api.delete("/queues/%2F/q?if-unused=false&if-empty=false")).status_code == 204
+
+
+async def test_an_exclusive_queue_is_shown_and_not_touched(api):
+    client = await api.broker.connect()
+    channel = await client.channel()
+    await channel.declare("mine", exclusive=True)
+    row = await api.get("/queues/%2F/mine")
+    assert row["exclusive"] is True
+    assert row["owner_pid_details"]["peer_host"] == "127.0.0.1"
+    locked = "cannot obtain exclusive access to locked queue 'mine' in vhost '/'"
+    get = {"count": 1, "ackmode": "ack_requeue_true", "encoding": "auto"}
+    for answer in [
+        await api.put("/queues/%2F/mine"),
+        await api.delete("/queues/%2F/mine"),
+        await api.delete("/queues/%2F/mine/contents"),
+        await api.post("/queues/%2F/mine/get", get),
+        await api.post("/bindings/%2F/e/amq.topic/q/mine", {}),
+    ]:
+        assert answer.status_code == 400
+        assert answer.json()["reason"].startswith(locked)
+    assert (await api.get("/queues/%2F/mine/bindings"))[0]["source"] == ""
+
+
+async def test_consumers_of_a_queue_are_shown(api):
+    client = await api.broker.connect()
+    channel = await client.channel(7)
+    await channel.declare("q")
+    tag = await channel.consume("q", consumer_tag="it", exclusive=True)
+    row = await api.get("/queues/%2F/q")
+    assert row["consumers"] == 1
+    assert row["exclusive_consumer_tag"] == tag
+    (consumer,) = row["consumer_details"]
+    assert (consumer["consumer_tag"], consumer["queue"]) == ("it", {"name": "q", "vhost": "/"})
+    assert consumer["channel_details"]["number"] == 7
+
+
+async def test_a_consumer_hears_of_a_queue_that_is_deleted(api):
+    client = await api.broker.connect()
+    channel = await client.channel()
+    await channel.declare("q")
+    tag = await channel.consume("q")
+    await api.delete("/queues/%2F/q")
+    assert (await channel.expect(methods.BasicCancel)).consumer_tag == tag
+    with pytest.raises(Refused, match="404"):
+        await channel.declare("q", passive=True)
+
+
+async def test_a_message_limit_is_that_of_amqp(tmp_path):
+    async with api_here(tmp_path, ManagementOptions(message_size_max=10)) as api:
+        await api.put("/queues/%2F/q")
+        body = {"properties": {}, "routing_key": "q", "payload": "x" * 11, "payload_encoding": "string"}
+        answer = await api.post("/exchanges/%2F/amq.default/publish", body)
+        assert answer.status_code == 400
+        assert answer.json()["reason"] == "message size 11 is larger than configured max size 10"

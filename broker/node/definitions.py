@@ -3,7 +3,8 @@
 Flow:   the node reads everything at start and gives every change to the flusher, in whose thread
         `apply` makes it durable, before anybody is told that it happened.
 Shape:  keys like `queue/%2F/orders` with JSON values; a revision that rises with each transaction.
-        In JSON, what JSON lacks is {"@bytes": base64}, {"@decimal": text}, {"@time": seconds}.
+        In JSON, what JSON lacks is {"@bytes": base64}, {"@decimal": text}, {"@time": seconds}; a name of
+        the user's own that begins with @ gets another one in front.
 Why:    Keys, values, transactions and revisions are what etcd offers too, in whose hands they come when
         nodes form a cluster. Embedded they lie in SQLite.
 """
@@ -19,7 +20,7 @@ from decimal import Decimal
 from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import quote, unquote
 
-from broker.storage.errors import DiskFull, SyncFailed
+from broker.storage.errors import CorruptLog, DiskFull, StorageError, SyncFailed
 
 VHOST: Final = "vhost"
 EXCHANGE: Final = "exchange"
@@ -64,7 +65,7 @@ def _plain(value: Any) -> Any:
         case datetime():
             return {"@time": int(value.timestamp())}
         case dict():
-            return {name: _plain(inner) for name, inner in value.items()}
+            return {f"@{name}" if name[:1] == "@" else name: _plain(inner) for name, inner in value.items()}
         case list() | tuple():
             return [_plain(inner) for inner in value]
     return value
@@ -79,7 +80,7 @@ def _special(found: dict[str, Any]) -> Any:
             return Decimal(value)
         if name == "@time":
             return datetime.fromtimestamp(value, UTC)
-    return found
+    return {name.removeprefix("@"): inner for name, inner in found.items()}
 
 
 class DefinitionStore(Protocol):
@@ -101,7 +102,17 @@ class SqliteDefinitions:
     """Definitions in a file of the data folder. Opened in one thread, then used in another."""
 
     def __init__(self, path: str) -> None:
+        """Raises CorruptLog for a file that is no database, DiskFull, or SyncFailed."""
+        self._path = path
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        try:
+            self._revision = self._prepare()
+        except sqlite3.Error as error:
+            self._connection.close()
+            raise self._refusal(error) from error
+
+    def _prepare(self) -> int:
+        """Make what is missing; returns the revision."""
         execute = self._connection.execute
         execute("PRAGMA journal_mode = WAL")
         execute("PRAGMA synchronous = FULL")
@@ -110,10 +121,13 @@ class SqliteDefinitions:
         row = execute("SELECT number FROM revision").fetchone()
         if row is None:
             execute("INSERT INTO revision VALUES (0)")
-        self._revision: int = row[0] if row else 0
+        return row[0] if row else 0
 
     def read_all(self) -> dict[str, dict[str, Any]]:
-        rows = self._connection.execute("SELECT key, value FROM definition ORDER BY rowid")
+        try:
+            rows = self._connection.execute("SELECT key, value FROM definition ORDER BY rowid").fetchall()
+        except sqlite3.Error as error:
+            raise self._refusal(error) from error
         return {found: load(value) for found, value in rows}
 
     def apply(self, changes: Sequence[Change]) -> int:
@@ -134,15 +148,22 @@ class SqliteDefinitions:
             execute("COMMIT")
         except sqlite3.Error as error:
             self._roll_back()
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
-                raise DiskFull(f"definitions: {error}") from error
-            raise SyncFailed(f"definitions: {error}") from error
+            raise self._refusal(error) from error
         self._revision = revision
         return revision
 
     def _roll_back(self) -> None:
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+        try:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            raise self._refusal(error) from error
+
+    def _refusal(self, error: sqlite3.Error) -> StorageError:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            return CorruptLog(self._path, 0, str(error))
+        return (DiskFull if code == sqlite3.SQLITE_FULL else SyncFailed)(f"{self._path}: {error}")
 
     def close(self) -> None:
         self._connection.close()

@@ -8,6 +8,7 @@ Flow:   queues' stores say `appended` and `settled`, definitions come as changes
 Shape:  a commit to few logs writes and syncs their files; one to many goes into the journal with one
         sync, and a second thread moves it to the files later: the checkpoint. In each, settlements are
         written after everything else is synced: a dead letter's copy is safe before its original goes.
+        Files are removed last; a segment's settlements after the removal of its messages is safe.
 Limits: `journal_size_max` octets of journal, which are in memory too; then a checkpoint begins.
         Settlements wait at most `settle_ms`; a process that is killed hands out those again.
 Why:    See `storage/journal.py` for what syncs cost. A failed sync is never tried again, as the disk may
@@ -19,8 +20,6 @@ from __future__ import annotations
 import logging
 import os
 import queue
-import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -28,11 +27,10 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from broker.node.definitions import Change, DefinitionStore
+from broker.node.worker import Job, Rewrite, Worker
 from broker.storage import journal
-from broker.storage.errors import CorruptLog, DiskFull, StorageError
-from broker.storage.file import Files, Handles
+from broker.storage.file import Files
 from broker.storage.log import Write
-from broker.storage.rewrite import Rewritten, rewrite
 from broker.storage.segment import Segment
 
 if TYPE_CHECKING:
@@ -44,8 +42,6 @@ logger = logging.getLogger("broker.node")
 DIRECT_LOGS_MAX: Final = 2
 JOURNAL_SIZE_MAX: Final = 16 * 1024 * 1024
 SETTLE_MS: Final = 100
-_HANDLES: Final = 256
-_FULL_RETRY_S: Final = 0.5
 
 
 @dataclass(slots=True, eq=False)
@@ -61,134 +57,19 @@ class Commit:
     done: bool = False
 
 
-@dataclass(slots=True, eq=False)
-class Rewrite:
-    """A segment to be written anew."""
-
-    store: QueueStore
-    segment: Segment
-    live: list[range]
-    result: Rewritten | None = None
-
-
-@dataclass(slots=True, eq=False)
-class _Job:
-    """What a thread is to do for a commit or a checkpoint, in this order."""
-
-    changes: list[Change] = field(default_factory=list)
-    record: Write | None = None
-    batches: list[Write] = field(default_factory=list)
-    settlements: list[Write] = field(default_factory=list)
-    removals: list[str] = field(default_factory=list)
-    stores: list[QueueStore] = field(default_factory=list)
-    """Whose files are written; they hear of it in `collect`."""
-    commit: Commit | None = None
-    rewrite: Rewrite | None = None
-    failure: BaseException | None = None
-
-
-class _Worker:
-    """A thread that carries out jobs one after another."""
-
-    def __init__(
-        self,
-        name: str,
-        files: Files,
-        definitions: DefinitionStore,
-        finished: Callable[[_Job], None],
-    ) -> None:
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._files = files
-        self._handles = files.handles(_HANDLES)
-        self._definitions = definitions
-        self._finished = finished
-        self.disk_full = False
-        self.patient = True
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
-
-    def do(self, job: _Job) -> None:
-        self._jobs.put(job)
-
-    def stop(self) -> None:
-        self._jobs.put(None)
-        self._thread.join()
-        self._handles.close()
-
-    def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            try:
-                self._insist(job)
-            except BaseException as failure:
-                job.failure = failure
-            if job.commit is None:
-                self._handles.close()  # a removed segment that is held open keeps its room
-            self._finished(job)
-
-    def _insist(self, job: _Job) -> None:
-        """Every step may be done twice, so that a full disk only means to wait."""
-        while True:
-            try:
-                self._carry_out(job)
-            except DiskFull as error:
-                if not self.patient:
-                    raise
-                if not self.disk_full:
-                    logger.error("disk: %s; publishers wait until there is room", error)
-                self.disk_full = True
-                time.sleep(_FULL_RETRY_S)
-            else:
-                self.disk_full = False
-                return
-
-    def _carry_out(self, job: _Job) -> None:
-        if job.changes:
-            self._definitions.apply(job.changes)
-        if job.record is not None:
-            self._write(job.record)
-        for write in job.batches:
-            self._write(write)
-        for write in job.settlements:
-            self._write(write)
-        if job.rewrite is not None:
-            self._rewrite(job.rewrite)
-        for path in job.removals:
-            self._handles.forget(path)
-            if path.endswith("/"):
-                self._files.remove_directory(path)
-            else:
-                self._files.remove(path)
-
-    def _rewrite(self, asked: Rewrite) -> None:
-        try:
-            asked.result = rewrite(self._handles, asked.segment, asked.live, asked.store.keep)
-        except CorruptLog as error:
-            logger.error("queue %s: not written anew: %s", asked.store.name, error)
-        except FileNotFoundError:
-            return  # its queue was deleted
-
-    def _write(self, write: Write) -> None:
-        directory = os.path.dirname(write.path)
-        if write.created:
-            self._files.make_directory(directory)
-        self._handles.write(write.path, write.position, write.buffers, sync=write.sync)
-        if write.created:
-            self._files.sync_directory(directory)
-
-
 class Flusher:
     """Makes what a node did durable, in groups."""
 
     def __init__(
         self,
         files: Files,
-        reader: Handles,
         journal_directory: str,
         definitions: DefinitionStore,
         now_ms: Callable[[], int],
         *,
         journal_number: int = 1,
         journal_size_max: int = JOURNAL_SIZE_MAX,
+        make_worker: Callable[[str, Files, DefinitionStore, Callable[[Job], None]], Worker] = Worker,
     ) -> None:
         self.open = Commit()
         self.when_settled: Callable[[], object] = lambda: None
@@ -200,6 +81,7 @@ class Flusher:
         self._journal_directory = journal_directory
         self._journal_size_max = journal_size_max
         self._journal_number = journal_number
+        self._journal_salt = os.urandom(journal.SALT_SIZE)
         self._journal_size = 0
         self._oldest_journal = journal_number
         self._journaled: dict[QueueStore, None] = {}
@@ -212,18 +94,21 @@ class Flusher:
         self._checkpointing = False
         self._checkpoint_due = False
         self._rewriting: Rewrite | None = None
-        self._doomed: set[QueueStore] = set()
+        self._failed = False
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._finished: queue.SimpleQueue[_Job] = queue.SimpleQueue()
-        self._writer = _Worker("leveret-commit", files, definitions, self._ring)
-        self._mover = _Worker("leveret-checkpoint", files, definitions, self._ring)
+        self._finished: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._writer = make_worker("leveret-commit", files, definitions, self._ring)
+        self._mover = make_worker("leveret-checkpoint", files, definitions, self._ring)
 
     # ---- what a commit holds ----
 
     def appended(self, store: QueueStore) -> None:
-        self._appended[store] = None
+        if not store.closed:
+            self._appended[store] = None
 
     def settled(self, store: QueueStore) -> None:
+        if store.closed:
+            return  # its queue was deleted while somebody had the message
         if not self._settled:
             self.when_settled()
         self._settled[store] = None
@@ -258,7 +143,7 @@ class Flusher:
 
     def checkpoint_soon(self) -> None:
         """Move what the journal holds to the files, even if it is little."""
-        self._checkpoint_due = bool(self._journaled)
+        self._checkpoint_due = self._journal_size > 0
 
     def _has_work(self) -> bool:
         commit = self.open
@@ -268,7 +153,7 @@ class Flusher:
 
     def flush(self) -> None:
         """Start a commit, unless one runs or there is nothing to do."""
-        if self._running is not None:
+        if self._running is not None or self._failed:
             return
         if not self._checkpointing and self._checkpoint_wanted():
             self._checkpoint()
@@ -285,8 +170,9 @@ class Flusher:
             stores.update(self._settled)
             self.settled_lately.update(self._settled)
             self._settled = {}
-        job = _Job(changes=commit.changes, removals=commit.removals, commit=commit)
-        if commit.atomic or len(stores) > DIRECT_LOGS_MAX or any(store.log.writing for store in stores):
+        job = Job(changes=commit.changes, removals=commit.removals, commit=commit)
+        journals = commit.atomic or len(stores) > DIRECT_LOGS_MAX
+        if stores and (journals or any(store.log.writing for store in stores)):
             self._to_journal(job, stores)
         else:
             job.stores += stores
@@ -296,7 +182,7 @@ class Flusher:
                 job.settlements += settlements
         self._writer.do(job)
 
-    def _to_journal(self, job: _Job, stores: dict[QueueStore, None]) -> None:
+    def _to_journal(self, job: Job, stores: dict[QueueStore, None]) -> None:
         self.journaled_commits += 1
         number = self._journal_number
         parts: list[bytes] = []
@@ -304,8 +190,8 @@ class Flusher:
         now_ms = self._now_ms()
         for store in stores:
             store.to_journal(number, now_ms, parts, settlement_parts)
-        octets = journal.encode_record(parts + settlement_parts)
-        path = journal.path(self._journal_directory, number)
+        octets = journal.encode_record(self._journal_salt, parts + settlement_parts)
+        path = journal.path(self._journal_directory, number, self._journal_salt)
         job.record = Write(path, self._journal_size, [octets], True, self._journal_size == 0)
         self._journal_size += len(octets)
         self._journaled.update(stores)
@@ -317,26 +203,27 @@ class Flusher:
         """Between two commits: everything journaled is synced in the journal, and goes to the files.
 
         1. later commits go to a new journal       crash: both are laid over the logs
-        2. the files get what the old ones hold     crash: the old ones are laid over again
-        3. they are synced, and the old ones removed
+        2. the files get what the old one holds     crash: the old one is laid over again
+        3. they are synced, and the old one removed   crash: it may be back, and is laid over again
+        4. that it is gone is synced                  only now may files go that it could bring back
         """
         self._checkpoint_due = False
         self._checkpointing = True
-        job = _Job()
+        job = Job()
         for store in self._journaled:
             writes, settlements = store.for_files(journaled_only=True, settlements=True)
             job.batches += writes
             job.settlements += settlements
         job.stores += self._journaled
         self._journaled = {}
-        for number in range(self._oldest_journal, self._journal_number + 1):
-            job.removals.append(journal.path(self._journal_directory, number))
-        if self._journal_size:
-            self._journal_number += 1
-            self._journal_size = 0
+        job.removals.append(journal.path(self._journal_directory, self._journal_number, self._journal_salt))
+        job.names = self._journal_directory
+        self._journal_number += 1
+        self._journal_salt = os.urandom(journal.SALT_SIZE)
+        self._journal_size = 0
         self._mover.do(job)
 
-    def _ring(self, job: _Job) -> None:
+    def _ring(self, job: Job) -> None:
         """In a thread: tell the loop."""
         self._finished.put(job)
         os.eventfd_write(self._bell, 1)
@@ -354,8 +241,9 @@ class Flusher:
         while not self._finished.empty():
             self._finish(self._finished.get())
 
-    def _finish(self, job: _Job) -> None:
+    def _finish(self, job: Job) -> None:
         if job.failure is not None:
+            self._failed = True
             raise job.failure
         for store in job.stores:
             store.log.written()
@@ -370,55 +258,63 @@ class Flusher:
             for waiter in job.commit.waiters:
                 waiter()
         for store in job.stores:
-            if store in self._doomed:
-                self._doomed.remove(store)
-                self.remove([f"{store.log.directory}/"])
+            if store.closed:
+                self._remove_directory(store)
             else:
-                self.remove(store.drop_settled(self._oldest_journal))
+                self.remove(store.log.drop_settled())
 
     def tidy(self) -> None:
         """Let empty logs go and sparse segments be written anew, one at a time; called now and then."""
         for store in list(self.settled_lately):
             log = store.log
-            if store.journal_number >= self._oldest_journal or log.writing:
-                continue  # what a journal holds could come back: later
-            self.remove(store.drop_all())
-            if not log.sparse():
+            if log.writing:
+                continue
+            if self._rewriting is None and (segment := log.sparse()):
+                self._rewrite(store, segment)
+            if log.live:
+                if not log.sparse():
+                    del self.settled_lately[store]
+                continue
+            if store.journal_number < self._oldest_journal:  # otherwise it could come back
+                self.remove(store.drop_all())
+            if not log.size:
                 del self.settled_lately[store]
-            elif self._rewriting is None:
-                self._rewrite_sparse(store)
 
-    def _rewrite_sparse(self, store: QueueStore) -> None:
-        segment = store.log.sparse()
-        assert segment is not None
+    def _rewrite(self, store: QueueStore, segment: Segment) -> None:
         segment.rewriting = True
         live = segment.settled.unsettled(segment.base_offset, segment.next_offset)
-        self._rewriting = Rewrite(store, segment, live)
-        self._mover.do(_Job(rewrite=self._rewriting))
+        self._rewriting = Rewrite(store, segment, live, self.open)
+        self._mover.do(Job(rewrite=self._rewriting))
 
     def _take_over(self, done: Rewrite) -> None:
+        if done.result is not None and not done.commit.done:
+            done.commit.waiters.append(lambda: self._take_over(done))
+            return
         self._rewriting = None
-        if done.store in self._doomed:
-            self._doomed.remove(done.store)
-            self.remove([f"{done.store.log.directory}/"])
+        done.segment.rewriting = False
+        if done.store.closed:
+            self._remove_directory(done.store)
         elif done.result is not None:
             done.store.log.rewritten(self._files, done.segment, done.result)
-        else:
-            done.segment.rewriting = False
+        elif done.damage is not None:
+            logger.error("queue %s: a segment is not written anew: %s", done.store.name, done.damage)
+            done.store.mend(done.damage)
 
     def forget(self, store: QueueStore) -> None:
         """Its queue is deleted: nothing of it is written any more, and its directory goes."""
         store.closed = True
-        log = store.log
-        log.close()
+        store.log.close()
         self._appended.pop(store, None)
         self._settled.pop(store, None)
         self.settled_lately.pop(store, None)
         self._journaled.pop(store, None)
-        if log.writing or (self._rewriting is not None and self._rewriting.store is store):
-            self._doomed.add(store)
-        elif log.segments:
-            self.remove([f"{log.directory}/"])
+        self._remove_directory(store)
+
+    def _remove_directory(self, store: QueueStore) -> None:
+        """When no thread writes there any more, which calls this again."""
+        rewritten = self._rewriting is not None and self._rewriting.store is store
+        if store.log.next_offset and not store.log.writing and not rewritten:
+            self.remove([f"{store.log.directory}/"])
 
     # ---- waiting ----
 
@@ -440,9 +336,10 @@ class Flusher:
 
     def stop(self) -> None:
         """Write what is left and end the threads. Raises their failure, a full disk among them."""
-        self._writer.patient = self._mover.patient = False
+        self._writer.hurry()
+        self._mover.hurry()
         try:
-            while not self.idle or self._settled or self._journaled:
+            while not self._failed and (not self.idle or self._settled or self._journal_size):
                 self.settle_soon()
                 self.checkpoint_soon()
                 self.flush()
@@ -453,9 +350,3 @@ class Flusher:
             self._writer.stop()
             self._mover.stop()
             os.close(self._bell)
-
-
-def refuse_storage_error(error: BaseException) -> str:
-    """The last line of a process whose disk failed it."""
-    kind = "the disk failed" if isinstance(error, StorageError) else "storage failed"
-    return f"{kind}: {error}; nothing unsynced was confirmed; the broker stops"

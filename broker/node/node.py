@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import trio
@@ -105,13 +106,12 @@ class Node:
         self._graves: list[tuple[Queue, str, Slice]] = []
         self._timed: dict[Queue, None] = {}
         self._timers: dict[Queue, Timer] = {}
-        journal_directory = os.path.join(options.data, "journal")
-        files.make_directory(journal_directory)
-        self._journal = journal.recover(files, journal_directory)
+        self._journal_directory = os.path.join(options.data, "journal")
+        files.make_directory(self._journal_directory)
+        self._journal = journal.recover(files, self._journal_directory)
         self.flusher = Flusher(
             files,
-            self._reader,
-            journal_directory,
+            self._journal_directory,
             definitions,
             clock.now_ms,
             journal_number=self._journal.next_number,
@@ -354,9 +354,9 @@ class Node:
     async def _watch_restored(self) -> None:
         """Messages that the last process left behind and that have a time of their own to expire."""
         for queue in self.topology.queues():
+            if queue.deleted:
+                continue
             for expires_at, offsets in self.topology.store_of(queue).expiries():
-                if queue.deleted:
-                    break
                 queue.watch_stored(expires_at, offsets)
                 await trio.lowlevel.checkpoint()
             self._timed[queue] = None
@@ -368,7 +368,13 @@ class Node:
     def load(self) -> None:
         """Bring definitions and messages back."""
         for line in self._journal.cut:
-            logger.warning("journal: %s are cut; they were never confirmed", line)
+            logger.warning("journal: %s; nothing that was confirmed is missing", line)
+        for line in self._journal.damaged:
+            logger.error("journal: %s", line)
+        by_log: dict[int, list[journal.Entry]] = {}
+        for entry in self._journal.entries:
+            by_log.setdefault(entry.log_id, []).append(entry)
+        self._make_room()
 
         def open_log(id: int, name: str) -> Log:
             log, report = recovery.open_log(
@@ -377,10 +383,10 @@ class Node:
                 id,
                 self.topology.queue_directory(id),
                 segment_size_max=self.options.segment_size_max,
-                journal=[entry for entry in self._journal.entries if entry.log_id == id],
+                journal=by_log.get(id, ()),
             )
             for line in report.cut:
-                logger.warning("queue %s: %s; they were never confirmed", name, line)
+                logger.warning("queue %s: %s; nothing that was confirmed is missing", name, line)
             for line in report.damaged:
                 logger.error("queue %s: %s", name, line)
             return log
@@ -388,17 +394,28 @@ class Node:
         self.topology.load(self._definitions.read_all(), open_log)
         for path in self._journal.paths:
             self._files.remove(path)
+        self._files.sync_directory(self._journal_directory)
         self._journal.entries.clear()
         self._remove_strangers(
             {str(store.log.id) for store in map(self.topology.store_of, self.topology.queues())}
         )
 
+    def _make_room(self) -> None:
+        """On a full disk, recovery needs what was put by for it."""
+        if self._files.free_bytes(self.options.data) < self.options.reserve_size:
+            self._files.remove(os.path.join(self.options.data, "reserve"))
+
     def _remove_strangers(self, known: set[str]) -> None:
-        """Queues that did not outlive the last process may have left a log behind."""
+        """Queues that did not outlive the last process may have left a log behind.
+
+        New ones may get their numbers: so that they are gone must be safe, too.
+        """
         directory = self.topology.queue_directory(0).rpartition("/")[0]
+        self._files.make_directory(directory)
         for name in self._files.names(directory):
             if name not in known:
                 self._files.remove_directory(os.path.join(directory, name))
+        self._files.sync_directory(directory)
 
     def close(self) -> None:
         """Make everything durable, and let go. Raises a failure of the disk."""
@@ -419,10 +436,15 @@ def open_node(
     """
     files = files or Disk()
     files.make_directory(options.data)
-    unlock = files.lock(os.path.join(options.data, "lock"))
-    definitions = definitions or SqliteDefinitions(os.path.join(options.data, "definitions.sqlite"))
-    node = Node(options, files, definitions, Clock(), unlock)
-    node.load()
+    with ExitStack() as undo:
+        unlock = files.lock(os.path.join(options.data, "lock"))
+        undo.callback(unlock)
+        definitions = definitions or SqliteDefinitions(os.path.join(options.data, "definitions.sqlite"))
+        node = Node(options, files, definitions, Clock(), unlock)
+        undo.pop_all()
+        undo.callback(node.close)
+        node.load()
+        undo.pop_all()
     return node
 
 

@@ -50,7 +50,6 @@ class QueueStore:
         "_now_ms",
         "_pushed",
         "_reader",
-        "_recovered_end",
         "_recovered_mark",
         "_settlements",
         "closed",
@@ -84,9 +83,8 @@ class QueueStore:
         # Settled while they wait here: the log hears of it when it gets them.
         self._early: list[range] = []
         self._mark = self._noted_mark = log.mark
-        # What an earlier process handed out, or left behind as transient, lies before these.
+        # What an earlier process handed out lies before this.
         self._recovered_mark = log.mark
-        self._recovered_end = log.next_offset
 
     # ---- what a queue asks for ----
 
@@ -219,9 +217,10 @@ class QueueStore:
     def for_files(self, *, journaled_only: bool, settlements: bool) -> tuple[list[Write], list[Write]]:
         """What waits, as writes to the log's files: first those of messages, then those of settlements.
 
-        `journaled_only` takes what a journal holds and no more; of that, what was settled in the
-        meantime is left out.
+        `journaled_only` takes what a journal holds and no more. Messages whose settlement a journal holds,
+        too, are left out: not what was settled since, as the copy of a dead letter may not be safe yet.
         """
+        settled = self._journaled_settled()
         self._note_mark()
         end = self._journaled if journaled_only else len(self._pushed)
         settled_end = self._journaled_settlements if journaled_only else len(self._settlements)
@@ -232,7 +231,7 @@ class QueueStore:
             self._settlements[:settled_end],
             self._settlements[settled_end:],
         )
-        made = self._batches(taken, self._journaled)
+        made = self._batches(taken, settled)
         self._journaled = 0
         self._journaled_settlements = max(0, self._journaled_settlements - settled_end)
         writes = self.log.write(made, entries)
@@ -256,24 +255,29 @@ class QueueStore:
             if cut < len(offsets):
                 self._early.append(offsets[cut:])
 
-    def drop_settled(self, oldest_journal: int) -> list[str]:
-        """Files of segments in which nothing lives, and that no journal from this one on could bring back."""
-        return [] if self.journal_number >= oldest_journal else self.log.drop_settled()
-
     def drop_all(self) -> list[str]:
         """Files of all segments, if the whole log is settled; not while a journal holds something of it."""
         return [] if self._pushed or self._settlements else self.log.drop_all()
 
     # ---- batches ----
 
-    def _batches(self, taken: list[Pushed], journaled: int) -> list[Batch]:
-        """As few batches as can be, without those of the first `journaled` that are settled."""
-        settled = self._settled_early(taken)
+    def _journaled_settled(self) -> Settled | None:
+        """Of what the journal took, the offsets that it also says to be settled."""
+        entries = [entry for entry in self._settlements[: self._journaled_settlements] if entry.number]
+        if not entries or not self._journaled:
+            return None
+        settled = Settled(self._pushed[0][2].start)
+        for entry in entries:
+            settled.add(entry.offsets)
+        return settled
+
+    def _batches(self, taken: list[Pushed], settled: Settled | None) -> list[Batch]:
+        """As few batches as can be, without those of which all is settled."""
         made: list[Batch] = []
         group: list[Pushed] = []
-        for number, pushed in enumerate(taken):
+        for pushed in taken:
             offsets = pushed[2]
-            if settled and number < journaled and not settled.unsettled(offsets.start, offsets.stop):
+            if settled and not settled.unsettled(offsets.start, offsets.stop):
                 continue
             if group and not _goes_on(group[-1], pushed):
                 made.append(self._batch(group))
@@ -298,8 +302,6 @@ class QueueStore:
 
     def keep(self, batch: Batch, live: list[range]) -> list[Batch]:
         """Of a batch, new ones with the messages that live: called in a thread, when a segment is written anew."""
-        if batch.transient and batch.base_offset < self._recovered_end:
-            return []
         run = records.decode(batch.payload, batch.count)
         made = []
         for offsets in live:
@@ -343,25 +345,24 @@ class QueueStore:
         return found
 
     def _read_log(self, offset: int, size_max: int) -> list[Batch]:
-        """From the files; what is damaged is taken out and said."""
+        """From the files, without what is damaged."""
         while True:
             try:
                 return self.log.read(offset, size_max)
             except CorruptLog as error:
-                report, lost = recovery.mend(self._files, self._reader, self.log, error)
-                for line in (*report.cut, *report.damaged):
-                    logger.error("queue %s: %s", self.name, line)
-                logger.error(
-                    "queue %s: %d messages are lost to a damaged disk: %s",
-                    self.name,
-                    lost,
-                    error,
-                )
+                if not self.mend(error):
+                    raise
+
+    def mend(self, error: CorruptLog) -> bool:
+        """Go on without what is damaged, and say what that was; False if nothing was found to be."""
+        report, lost = recovery.mend(self._files, self._reader, self.log, error)
+        for line in (*report.cut, *report.damaged):
+            logger.error("queue %s: %s", self.name, line)
+        logger.error("queue %s: %d messages are lost to a damaged disk: %s", self.name, lost, error)
+        return bool(report.damaged)
 
     def _pieces(self, batch: Batch, offset: int) -> list[Slice]:
         """The messages of a batch that wait still, from `offset` on."""
-        if batch.transient and batch.base_offset < self._recovered_end:
-            return []
         run = records.decode(batch.payload, batch.count)
         found = []
         for whole in self.log.unsettled(batch):
@@ -400,10 +401,10 @@ class QueueStore:
         )
 
     def expiries(self) -> Iterator[tuple[int, range]]:
-        """The batches that expire, if any do: when, and which offsets."""
+        """The batches that expire, if any do: when, and which offsets; ends when the queue is deleted."""
         for segment in self.log.segments:
             at = segment.base_offset
-            while segment.max_timestamp and (found := self._read_log(at, _READ_SIZE)):
+            while segment.max_timestamp and not self.closed and (found := self._read_log(at, _READ_SIZE)):
                 for batch in found:
                     if batch.max_timestamp and batch.base_offset < segment.next_offset:
                         yield (

@@ -1,6 +1,7 @@
 """What must happen at a moment: one heap, one task.
 
 Flow:   anybody asks for a call at a moment; `run` sleeps until the earliest and calls.
+Limits: a timer that is cancelled stays in the heap until its moment, or until half of the heap is like that.
 """
 
 from __future__ import annotations
@@ -14,19 +15,27 @@ import trio
 from broker.node.clock import Clock
 
 _SLEEP_S_MAX = 3600.0
+_SLACK = 1024
 
 
 class Timer:
     """A call that is to come, unless it is cancelled."""
 
-    __slots__ = ("_call", "moment_ms")
+    __slots__ = ("_call", "_cancelled", "moment_ms")
 
-    def __init__(self, moment_ms: int, call: Callable[[], None]) -> None:
+    def __init__(self, moment_ms: int, call: Callable[[], None], cancelled: Callable[[], None]) -> None:
         self.moment_ms = moment_ms
         self._call: Callable[[], None] | None = call
+        self._cancelled = cancelled
+
+    @property
+    def waiting(self) -> bool:
+        return self._call is not None
 
     def cancel(self) -> None:
-        self._call = None
+        if self._call is not None:
+            self._call = None
+            self._cancelled()
 
     def fire(self) -> None:
         call, self._call = self._call, None
@@ -41,14 +50,23 @@ class Scheduler:
         self._clock = clock
         self._timers: list[tuple[int, int, Timer]] = []
         self._numbers = itertools.count()
+        self._waiting = 0
         self._earlier = trio.Event()
 
     def at(self, moment_ms: int, call: Callable[[], None]) -> Timer:
-        timer = Timer(moment_ms, call)
+        timer = Timer(moment_ms, call, self._forget)
+        self._waiting += 1
         if not self._timers or moment_ms < self._timers[0][0]:
             self._earlier.set()
         heapq.heappush(self._timers, (moment_ms, next(self._numbers), timer))
         return timer
+
+    def _forget(self) -> None:
+        """One of the timers does not wait any more."""
+        self._waiting -= 1
+        if len(self._timers) > 2 * self._waiting + _SLACK:
+            self._timers = [entry for entry in self._timers if entry[2].waiting]
+            heapq.heapify(self._timers)
 
     def after(self, delay_ms: int, call: Callable[[], None]) -> Timer:
         return self.at(self._clock.now_ms() + delay_ms, call)
@@ -70,6 +88,9 @@ class Scheduler:
         now = self._clock.now_ms()
         fired = False
         while self._timers and self._timers[0][0] <= now:
-            heapq.heappop(self._timers)[2].fire()
-            fired = True
+            timer = heapq.heappop(self._timers)[2]
+            if timer.waiting:
+                self._waiting -= 1
+                timer.fire()
+                fired = True
         return fired

@@ -1,7 +1,7 @@
 """Declare, bind and delete, for whoever asks: AMQP, HTTP, the configuration file.
 
 Flow:   the rules are the model's; here what they made becomes a definition and, for a queue, a store.
-        Whoever answers "ok" waits for `Flusher.definitions_safe` first.
+        Whoever answers "ok" waits for `Flusher.unsafe_definitions` first.
 Shape:  a durable exchange, a durable queue that no connection owns, and a binding between two such are
         definitions; everything else lives as long as the process.
 """

@@ -6,7 +6,8 @@ Shape:  Kafka's record batch v2 header, big endian, then a payload that storage 
         17 crc u32 of octets 21 to the end | 21 attributes u16 | 23 last offset delta i32
         27 base timestamp i64 | 35 max timestamp i64 | 43 producer id i64 | 51 producer epoch i16
         53 base sequence i32 | 57 record count i32 | 61 payload
-Limits: 2 GiB a batch, from the length field.
+Limits: 2 GiB a batch, from the length field. The search for a sound batch behind a damaged one gives up
+        after checking 1 GiB of what looked like batches.
 Spec:   Kafka's message format v2. Attribute bits 8 and above are unused there and ours here.
 Why:    The crc does not cover the base offset, so that a broker may set it in a producer's batch without
         reading on. In the batches that we make ourselves the producer id repeats it, under the crc.
@@ -35,7 +36,7 @@ _HEAD = struct.Struct(">QIiBI")
 _REST = struct.Struct(">HiqqqhiI")
 # Leader epoch 0 and the magic number, from octet 12 on.
 _EPOCH_AND_MAGIC = b"\0\0\0\0\2"
-_TRIES_MAX = 10_000
+_SEARCHED_OCTETS_MAX = 1 << 30
 
 _OFFSET = struct.Struct(">Q")
 _LENGTH = struct.Struct(">I")
@@ -177,10 +178,14 @@ def next_whole(octets: bytes, at: int) -> int | None:
 
     Its length may be what is bad, so that every place that looks like a header is tried, within reason.
     """
-    for _ in range(_TRIES_MAX):
+    budget = _SEARCHED_OCTETS_MAX
+    while budget > 0:
         at = octets.find(_EPOCH_AND_MAGIC, at + LENGTH_END + 1) - LENGTH_END
         if at < 0:
             return None
-        if whole_size(octets, at) <= len(octets) - at and not problem(octets, at):
-            return at
+        size = whole_size(octets, at)
+        if size <= len(octets) - at:
+            if not problem(octets, at):
+                return at
+            budget -= size
     return None

@@ -1,7 +1,8 @@
 """The only module that touches the file system.
 
 Flow:   logs, journal and recovery name files by path; a `Handles` keeps some of them open for one thread.
-Limits: a Handles holds at most `limit` open files and closes the one that was used longest ago.
+Limits: a Handles holds at most `limit` open files and closes the one that was used longest ago; it does
+        with fewer when the process has no descriptor left, as connections need them too.
 Why:    Two protocols and not calls of `os`, so that tests can put a file system in their place that
         forgets what was not synced, tears, fills up and fails (`tests/fakes.py`).
 """
@@ -20,6 +21,7 @@ from typing import Protocol
 from broker.storage.errors import DataFolderInUse, DiskFull, SyncFailed
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 # Linux takes at most 1,024 buffers a call.
 _BUFFERS_MAX = 1024
 
@@ -97,21 +99,31 @@ class OpenFiles:
             self._open.move_to_end(path)
             return descriptor
         while len(self._open) >= self._limit:
-            os.close(self._open.popitem(last=False)[1])
-        descriptor = os.open(path, flags | os.O_CLOEXEC, 0o640)
-        self._open[path] = descriptor
-        return descriptor
+            self._close_oldest()
+        while True:
+            try:
+                descriptor = os.open(path, flags | os.O_CLOEXEC, 0o640)
+            except OSError as error:
+                if error.errno not in _NO_DESCRIPTOR or not self._open:
+                    raise
+                self._close_oldest()
+            else:
+                self._open[path] = descriptor
+                return descriptor
+
+    def _close_oldest(self) -> None:
+        os.close(self._open.popitem(last=False)[1])
 
     def write(self, path: str, position: int, buffers: Sequence[bytes], *, sync: bool = False) -> None:
         try:
             descriptor = self._descriptor(path, os.O_RDWR | os.O_CREAT)
-            if not sync:
-                _write_all(descriptor, position, buffers)
-            elif not _write_synced(descriptor, position, buffers):
-                _write_all(descriptor, position, buffers)
-                os.fdatasync(descriptor)
+            if sync and _write_synced(descriptor, position, buffers):
+                return
+            _write_all(descriptor, position, buffers)
         except OSError as error:
             raise _refusal(error, path) from error
+        if sync:
+            self.sync(path)
 
     def sync(self, path: str) -> None:
         try:

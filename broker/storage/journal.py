@@ -2,23 +2,27 @@
 
 Flow:   the flusher encodes a commit as one record and syncs it; the logs' files follow at leisure, and
         when they are synced too the journal is dropped. Recovery lays what it holds over the logs.
-Shape:  `<number, 20 digits>.journal` in the journal folder, big endian, records one after another
-        size u32 of the rest | crc u32 of the entries | entry*
+Shape:  `<number, 20 digits>-<salt, 16 hex digits>.journal` in the journal folder, big endian, records one
+        after another
+        salt, 8 octets | size u32 of the entries | crc u32 of the entries | entry*
         entry: kind u8 = 1, a batch to be | log id u64 | length u32 of the payload | base offset u64
                | record count u32 | attributes u16 | base timestamp u64 | max timestamp u64 | payload
         entry: kind u8 = 2, settlements | log id u64 | length u32 | (see `settlements`)
 Limits: 4 GiB a record, from its size; the node starts another file at `journal_size_max`.
 Why:    A record is kept or cut whole, so that what must happen together, as a transaction's publishes
         and acknowledgements, goes into one. 200 files took 40 ms with a sync each, one journal 0.8 ms.
+        The salt is chosen anew for each file: behind a damaged record the next one is found by it, and
+        nothing that a client ever sent can be taken for one.
         The entries are not batches yet, as what goes to the files later is put together by then: a
         queue that got a message in each of 200 commits gets one batch of 200.
 """
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import google_crc32c
@@ -29,8 +33,10 @@ from broker.storage.file import Files
 from broker.storage.settlements import Settlement, decode_entries, encode_entries
 
 JOURNAL_SUFFIX: Final = ".journal"
+SALT_SIZE: Final = 8
 
-_RECORD = struct.Struct(">II")
+_NAME = re.compile(rf"(\d{{20}})-([0-9a-f]{{{2 * SALT_SIZE}}})\{JOURNAL_SUFFIX}")
+_RECORD = struct.Struct(f">{SALT_SIZE}sII")
 _ENTRY = struct.Struct(">BQI")
 _BATCH_ENTRY = struct.Struct(">BQIQIHQQ")
 _BATCH = 1
@@ -46,8 +52,9 @@ class Entry:
     settlements: list[Settlement]
 
 
-def path(directory: str, number: int) -> str:
-    return f"{directory}/{number:020d}{JOURNAL_SUFFIX}"
+def path(directory: str, number: int, salt: bytes) -> str:
+    assert len(salt) == SALT_SIZE
+    return f"{directory}/{number:020d}-{salt.hex()}{JOURNAL_SUFFIX}"
 
 
 def batch_entry(
@@ -77,53 +84,70 @@ def settlements_entry(log_id: int, settlements: Sequence[Settlement]) -> bytes:
     return _ENTRY.pack(_SETTLEMENTS, log_id, len(octets)) + octets
 
 
-def encode_record(parts: Sequence[bytes]) -> bytes:
+def encode_record(salt: bytes, parts: Sequence[bytes]) -> bytes:
     """The record of one commit, of entries in pieces: all batches, then all settlements."""
     body = b"".join(parts)
-    return _RECORD.pack(len(body) + 4, google_crc32c.value(body)) + body
+    return _RECORD.pack(salt, len(body), google_crc32c.value(body)) + body
 
 
 @dataclass(slots=True, eq=False)
 class JournalReport:
     """What was found in the journal folder."""
 
-    entries: list[Entry]
+    entries: list[Entry] = field(default_factory=list)
     """In the order in which they were committed."""
-    next_number: int
-    paths: list[str]
-    cut: list[str]
-    """One line for each file that ended in the middle of a record."""
+    next_number: int = 1
+    paths: list[str] = field(default_factory=list)
+    cut: list[str] = field(default_factory=list)
+    """A line for each file that ended in the middle of a record, which was never confirmed."""
+    damaged: list[str] = field(default_factory=list)
+    """A line for each place with whole records behind it that are read nevertheless."""
 
 
 def recover(files: Files, directory: str) -> JournalReport:
     """Read all journal files; a record that was not finished ends its file."""
-    report = JournalReport([], 1, [], [])
+    report = JournalReport()
     reader = files.handles(1)
     for name in files.names(directory):
-        if not name.endswith(JOURNAL_SUFFIX):
+        known = _NAME.fullmatch(name)
+        if known is None:
             continue
         found = f"{directory}/{name}"
         octets = reader.read(found, 0, max(files.size(found), 0))
-        size = _read_records(octets, report.entries)
-        if size < len(octets):
-            report.cut.append(f"{found}: {len(octets) - size} octets after the last whole record")
+        _read_records(octets, bytes.fromhex(known[2]), found, report)
         report.paths.append(found)
-        report.next_number = int(name.removesuffix(JOURNAL_SUFFIX)) + 1
+        report.next_number = int(known[1]) + 1
     reader.close()
     return report
 
 
-def _read_records(octets: bytes, entries: list[Entry]) -> int:
-    """Add the entries of whole records; returns how many octets these take."""
+def _read_records(octets: bytes, salt: bytes, found: str, report: JournalReport) -> None:
     at = 0
-    while len(octets) - at >= _RECORD.size:
-        size, crc = _RECORD.unpack_from(octets, at)
-        start, end = at + _RECORD.size, at + 4 + size
-        if size < 4 or end > len(octets) or google_crc32c.value(octets[start:end]) != crc:
-            break
-        entries.extend(_read_entries(octets, start, end))
-        at = end
-    return at
+    while at < len(octets):
+        end = _record_end(octets, at, salt)
+        if end:
+            report.entries += _read_entries(octets, at + _RECORD.size, end)
+            at = end
+            continue
+        following = octets.find(salt, at + 1)
+        while following >= 0 and not _record_end(octets, following, salt):
+            following = octets.find(salt, following + 1)
+        size = (len(octets) if following < 0 else following) - at
+        if following < 0:
+            report.cut.append(f"{found}: {size} octets after the last whole record are cut")
+            return
+        report.damaged.append(f"{found} at octet {at}: {size} octets are no records and passed over")
+        at = following
+
+
+def _record_end(octets: bytes, at: int, salt: bytes) -> int:
+    """Where the record that starts here ends; 0 if none does."""
+    if len(octets) - at < _RECORD.size or not octets.startswith(salt, at):
+        return 0
+    _, size, crc = _RECORD.unpack_from(octets, at)
+    start = at + _RECORD.size
+    end: int = start + size
+    return 0 if end > len(octets) or google_crc32c.value(octets[start:end]) != crc else end
 
 
 def _read_entries(octets: bytes, at: int, end: int) -> list[Entry]:

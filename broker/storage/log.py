@@ -4,13 +4,15 @@ Flow:   the owner hands over batches and settlements (`write`), and gets them ba
         another thread to carry out; when that is done it says `written`. Until then reads find the
         batches in memory. Of what an owner has not handed over yet, a log knows nothing.
 Shape:  see `batch`, `segment`, `settlements`. Offsets rise and may have gaps.
-Limits: a segment has at most `segment_size_max` octets, unless a single batch has more.
+Limits: a segment has at most `segment_size_max` octets, unless a single batch has more, and spans at
+        most a million offsets, as what is settled of it may take an octet for each.
 Why:    Everything here runs in one thread and touches no file but to read: what must be written is data
         (see `node/flusher.py`), so that the loop never waits for the disk.
 """
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -32,25 +34,68 @@ from broker.storage.settlements import (
 )
 
 SEGMENT_SIZE_MAX: Final = 16 * 1024 * 1024
+_OFFSETS_MAX: Final = 1 << 20
 _READ_SIZE: Final = 256 * 1024
-# A segment is worth writing anew when it has this size, and lives to one in so many records.
-_REWRITE_SIZE_MIN: Final = 256 * 1024
+# A segment is worth writing anew when it has this part of its full size, and one in so many records lives.
+_REWRITE_SIZE: Final = 64
 _REWRITE_SHARE: Final = 4
 
 
 @dataclass(slots=True, eq=False)
 class Write:
-    """Octets for one file; whoever carries it out syncs the file where `sync` says so.
+    """Octets for one file, to be carried out in the order in which a log handed them out.
 
-    A file that is `created` needs its directory synced too, and a log's writes go in the order in
-    which they were handed out: that a segment exists says that the one before it is safe.
+    That a segment exists says that the one before it is safe.
     """
 
     path: str
     position: int
     buffers: list[bytes]
     sync: bool
+    """They are on the disk when this is done."""
     created: bool
+    """The file may be new: its name must be safe, too."""
+    behind_unsynced: bool = False
+    """With `sync`, what the file has before them must be on the disk as well, and may not be yet."""
+    last: bool = False
+    """Nothing more comes to this file."""
+
+    def carry_out(self, files: Files, handles: Handles) -> None:
+        """Twice is harmless. Raises DiskFull or SyncFailed."""
+        directory = os.path.dirname(self.path)
+        if self.created:
+            files.make_directory(directory)
+        if self.buffers:
+            whole = self.sync and not self.behind_unsynced
+            handles.write(self.path, self.position, self.buffers, sync=whole)
+        if self.sync and self.behind_unsynced:
+            handles.sync(self.path)
+        if self.created:
+            files.sync_directory(directory)
+        if self.last:
+            handles.forget(self.path)
+
+
+def remove_files(files: Files, handles: Handles, paths: list[str]) -> None:
+    """Remove files and, with a slash at the end, directories.
+
+    Without its settlements a segment's messages would be back: those go when the others are gone for good.
+    """
+    later: list[str] = []
+    for path in paths:
+        handles.forget(path)
+        if path.endswith(("/", SETTLED_SUFFIX)):
+            later.append(path)
+        else:
+            files.remove(path)
+    settled = [path for path in later if not path.endswith("/") and files.size(path) >= 0]
+    for directory in dict.fromkeys(map(os.path.dirname, settled)):
+        files.sync_directory(directory)
+    for path in settled:
+        files.remove(path)
+    for path in later:
+        if path.endswith("/"):
+            files.remove_directory(path)
 
 
 class Log:
@@ -108,10 +153,13 @@ class Log:
             segment = self._segment_for(batch, writes)
             path = segment.path(LOG_SUFFIX)
             if not writes or writes[-1].path != path:
-                writes.append(Write(path, segment.size, [], False, segment.size == 0))
+                writes.append(Write(path, segment.size, [], False, segment.unnamed, segment.unsynced))
+                segment.unnamed = False
             segment.add(batch)
-            writes[-1].buffers += batch.buffers
-            writes[-1].sync |= not batch.transient
+            write = writes[-1]
+            write.buffers += batch.buffers
+            write.sync |= not batch.transient
+            segment.unsynced = not write.sync
             self._writing.append((segment, batch))
             self.next_offset = batch.next_offset
         for entry in settled:
@@ -124,7 +172,8 @@ class Log:
         assert batch.base_offset >= self.next_offset
         segment = self._segments[-1] if self._segments else None
         if segment is not None and not segment.sealed:
-            if not segment.size or segment.size + batch.size <= self._segment_size_max:
+            fits = segment.size + batch.size <= self._segment_size_max
+            if not segment.size or (fits and batch.next_offset - segment.base_offset <= _OFFSETS_MAX):
                 return segment
             self._seal(segment, writes)
         segment = Segment(self.directory, batch.base_offset, batch.base_offset)
@@ -134,8 +183,11 @@ class Log:
     def _seal(self, segment: Segment, writes: list[Write]) -> None:
         """It gets nothing more: it is synced, and its index written for the next start."""
         segment.sealed = True
-        if writes and writes[-1].path == segment.path(LOG_SUFFIX):
-            writes[-1].sync = True
+        path = segment.path(LOG_SUFFIX)
+        if not writes or writes[-1].path != path:
+            writes.append(Write(path, segment.size, [], False, segment.unnamed, segment.unsynced))
+        writes[-1].sync = writes[-1].last = True
+        segment.unsynced = False
         file = IndexFile(
             segment.base_offset,
             segment.next_offset,
@@ -144,7 +196,8 @@ class Log:
             segment.max_timestamp,
             segment.index,
         )
-        writes.append(Write(segment.path(INDEX_SUFFIX), 0, [encode_index(file)], False, False))
+        octets = encode_index(file)
+        writes.append(Write(segment.path(INDEX_SUFFIX), 0, [octets], False, False, last=True))
 
     def written(self) -> None:
         """What `write` returned is where it belongs."""
@@ -156,33 +209,17 @@ class Log:
     def mark_settled(self, offsets: range) -> None:
         """Count offsets as settled; those that no segment holds are passed over."""
         for segment, inside in self._by_segment(offsets):
-            segment.live -= segment.settled.add(inside)
+            segment.settle(inside)
 
     def settle_from(self, offset: int) -> list[range]:
-        """Count everything from `offset` on as settled; returns it as ranges.
-
-        Whole segments are not read for that.
-        """
+        """Count everything from `offset` on as settled; returns it as ranges. Nothing is read for that."""
         found = []
         for segment in self._segments:
-            first = max(offset, segment.base_offset)
-            if first < segment.next_offset:
-                kept = self._live_before(segment, first) if first > segment.base_offset else 0
-                found.append(range(first, segment.next_offset))
-                segment.settled.add(found[-1])
-                segment.live = kept
+            offsets = range(max(offset, segment.base_offset), segment.next_offset)
+            if offsets:
+                segment.settle(offsets)
+                found.append(offsets)
         return found
-
-    def _live_before(self, segment: Segment, offset: int) -> int:
-        live = 0
-        at = segment.base_offset
-        while at < offset and (found := self.read(at)):
-            for batch in found:
-                stop = min(batch.next_offset, offset)
-                if batch.base_offset < stop:
-                    live += sum(map(len, segment.settled.unsettled(batch.base_offset, stop)))
-            at = found[-1].next_offset
-        return live
 
     def _by_segment(self, offsets: range) -> Iterator[tuple[Segment, range]]:
         """The parts of a range that lie in segments, which have gaps between them."""
@@ -227,6 +264,11 @@ class Log:
         return sum(segment.size for segment in self._segments)
 
     @property
+    def being_written(self) -> list[tuple[Segment, Batch]]:
+        """Batches that are placed and not in their files yet."""
+        return self._writing
+
+    @property
     def segments(self) -> tuple[Segment, ...]:
         return tuple(self._segments)
 
@@ -245,8 +287,10 @@ class Log:
         writes = []
         for segment, entries in by_segment.values():
             block = encode_block(entries)
-            path = segment.path(SETTLED_SUFFIX)
-            writes.append(Write(path, segment.settled_size, [block], True, segment.settled_size == 0))
+            path, size = segment.path(SETTLED_SUFFIX), segment.settled_size
+            unnamed, unsynced = segment.settled_unnamed, segment.settled_unsynced
+            writes.append(Write(path, size, [block], True, unnamed, unsynced))
+            segment.settled_unnamed = segment.settled_unsynced = False
             segment.settled_size += len(block)
         return writes
 
@@ -255,8 +299,9 @@ class Log:
     def drop_settled(self) -> list[str]:
         """Forget sealed segments of which nothing is live; returns the files to remove.
 
-        They may go once everything handed over so far is safe, and no journal can bring them back: a
-        dead letter's copy before its original.
+        They may go once everything handed over so far is safe: a dead letter's copy before its original.
+        No journal can bring them back, as recovery takes from it only what lies behind the last segment,
+        which stays.
         """
         return self._drop(
             [
@@ -269,11 +314,12 @@ class Log:
     def drop_all(self) -> list[str]:
         """Forget even the last segment if nothing in the log is live; returns the files to remove.
 
-        Offsets go on from where they were.
+        Offsets go on from where they were. An empty file stays, as the next batch may have its name. What
+        a journal holds of the log would come back: not before that is dropped.
         """
         if self.live or any(segment.rewriting for segment in self._segments):
             return []
-        return self._drop(self._segments)
+        return self._drop([segment for segment in self._segments if segment.size])
 
     def _drop(self, dropped: list[Segment]) -> list[str]:
         if self.writing or not dropped:
@@ -284,13 +330,11 @@ class Log:
 
     def sparse(self) -> Segment | None:
         """A sealed segment of some size of which most is settled: worth writing anew."""
+        size_min = self._segment_size_max // _REWRITE_SIZE
         for segment in self._segments[:-1]:
-            free = segment.sealed and not segment.rewriting
-            if (
-                free
-                and segment.size >= _REWRITE_SIZE_MIN
-                and 0 < segment.live * _REWRITE_SHARE <= segment.records
-            ):
+            free = segment.sealed and not segment.rewriting and not segment.damage
+            sparse = 0 < segment.live * _REWRITE_SHARE <= segment.records
+            if free and sparse and segment.size >= size_min:
                 return segment
         return None
 
@@ -304,10 +348,6 @@ class Log:
         segment.records = result.records
         segment.max_timestamp = result.max_timestamp
         segment.index = result.index
-        settled = segment.settled
-        segment.live = sum(
-            len(part) for kept in result.kept for part in settled.unsettled(kept.start, kept.stop)
-        )
         self.reread()
 
     def close(self) -> None:
@@ -327,7 +367,7 @@ class Log:
         """The batches from the one that holds `offset`, or the next behind it, on: about `size_max` octets.
 
         Empty at the end of the log. Raises CorruptLog when the first of them cannot be read; then
-        `recovery.mend` takes the damaged ones out.
+        `recovery.mend` finds out what can.
         """
         if self._writing and offset >= self._writing[0][1].base_offset:
             return self._read_memory(offset, size_max)
@@ -361,28 +401,27 @@ class Log:
         found: list[Batch] = []
         size = 0
         want = size_max
-        while position < segment.readable_size and size < size_max:
-            rest = segment.readable_size - position
-            octets = self._reader.read(path, position, min(want, rest))
+        while size < size_max and (sound := segment.sound_part(position)):
+            octets = self._reader.read(path, sound.start, min(want, len(sound)))
             at = 0
             while (whole := batches.whole_size(octets, at)) and at + whole <= len(octets):
                 reason = batches.problem(octets, at)
                 if reason and found:
                     return found
                 if reason:
-                    raise CorruptLog(path, position + at, reason)
+                    raise CorruptLog(path, sound.start + at, reason)
                 batch = batches.decode(octets, at)
                 if batch.next_offset > offset:
                     found.append(batch)
                     size += batch.size
                 at += whole
-            if not at and want >= rest:
+            if not at and want >= len(sound):
                 if found:
                     return found
-                raise CorruptLog(path, position, "cut short")
+                raise CorruptLog(path, sound.start, "cut short")
             # A batch larger than what was read is read again, whole.
             want = size_max if at else max(batches.whole_size(octets, 0), 2 * want)
-            position += at
+            position = sound.start + at
         if found:
             self._cursor = (segment, found[-1].next_offset, position)
         return found

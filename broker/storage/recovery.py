@@ -5,28 +5,32 @@ Shape:  four passes over a directory
         1. remove what a rewrite had not finished
         2. take each segment: by its index if that fits, else by a scan that checks every batch
         3. cut the end of the last segment back to its last whole batch
-        4. read the settlements, count what is live, and raise `next_offset` over every settled offset
+        4. read the settlements, lay the journal over, and raise `next_offset` over every offset that was
+           settled or handed out
 Limits: a scan holds one segment in memory.
-Why:    What can be wrong at the end of a log was never confirmed: a commit is answered after its sync.
-        What is wrong further in, with sound batches behind it, is damage: those are kept, the damaged
-        ones are passed over, said, and their octets saved beside the segment in a `.cut` file.
+Why:    What is wrong at the end of a log was never confirmed, or the journal has it: a commit is answered
+        after its sync. With sound batches behind it, it is the same (a disk writes in the order it likes
+        until it is told to sync) or damage: what the journal has of it is put back, the rest passed over
+        and said, its octets saved beside the segment in a `.cut` file. The end of a segment that is not
+        the last one was synced before the next was made: that is damage always.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from broker.storage import batch as batches
 from broker.storage import index as index_file
 from broker.storage.batch import Batch
-from broker.storage.errors import CorruptLog
+from broker.storage.errors import CorruptLog, DiskFull
 from broker.storage.file import Files, Handles
 from broker.storage.index import Index
 from broker.storage.journal import Entry
-from broker.storage.log import SEGMENT_SIZE_MAX, Log
+from broker.storage.log import SEGMENT_SIZE_MAX, Log, remove_files
 from broker.storage.segment import (
     CUT_SUFFIX,
     INDEX_SUFFIX,
@@ -35,7 +39,7 @@ from broker.storage.segment import (
     SETTLED_SUFFIX,
     Segment,
 )
-from broker.storage.settlements import Settlement, decode_blocks
+from broker.storage.settlements import Settlement, decode_blocks, encode_block
 
 _WRITE_HANDLES = 4
 
@@ -45,9 +49,9 @@ class Report:
     """What recovery did to one log; nothing in it after a clean stop."""
 
     cut: list[str] = field(default_factory=list)
-    """A line for what an unfinished write left, and was never confirmed."""
+    """A line for what an unfinished write left: nothing that was confirmed is missing."""
     damaged: list[str] = field(default_factory=list)
-    """A line for what had been confirmed and cannot be read any more."""
+    """A line for what may have been confirmed and cannot be read any more."""
 
 
 def open_log(
@@ -57,7 +61,7 @@ def open_log(
     directory: str,
     *,
     segment_size_max: int = SEGMENT_SIZE_MAX,
-    journal: Iterable[Entry] = (),
+    journal: Sequence[Entry] = (),
 ) -> tuple[Log, Report]:
     """The log in `directory`, with what the journal holds of it laid over; a missing one is empty.
 
@@ -68,96 +72,96 @@ def open_log(
     for name in names:
         if name.endswith(REWRITE_SUFFIX):
             files.remove(f"{directory}/{name}")
-    bases = [int(name.removesuffix(LOG_SUFFIX)) for name in names if name.endswith(LOG_SUFFIX)]
+    journaled = [batch for entry in journal for batch in entry.batches if not batch.transient]
+    bases = [base for name in names if (base := _base_of(name, LOG_SUFFIX)) is not None]
     segments = []
     for base in bases:
         segment = Segment(directory, base, base, sealed=base != bases[-1])
         if not (segment.sealed and _take_index(files, reader, segment)):
-            _scan(files, reader, segment, report)
+            _scan(files, reader, segment, journaled, report)
         segments.append(segment)
     next_offset = segments[-1].next_offset if segments else 0
     log = Log(id, directory, reader, segments, next_offset, segment_size_max)
-    known, orphaned = _read_settlements(files, reader, log, names)
+    known, orphaned = _read_settlements(files, reader, log, names, report)
     _settle(log, known)
-    _remove_orphans(files, log, names)
-    _lay_over(files, log, journal, orphaned)
-    log.next_offset = max([log.next_offset, *(entry.offsets.stop for entry in orphaned if entry.number)])
-    for segment in log.segments:
-        if segment.settled:
-            _count_live(reader, segment)
+    _remove_orphans(files, reader, log, names)
+    _lay_over(files, log, journaled, [*orphaned, *(one for entry in journal for one in entry.settlements)])
     return log, report
 
 
+def _base_of(name: str, suffix: str) -> int | None:
+    """The base offset in a file's name; None for a file of another kind."""
+    base = name.removesuffix(suffix)
+    return int(base) if name.endswith(suffix) and base.isdecimal() else None
+
+
 def mend(files: Files, reader: Handles, log: Log, error: CorruptLog) -> tuple[Report, int]:
-    """Take what `read` stumbled over out of the segment; returns how many live records are lost, too."""
+    """Have `read` pass over what it stumbled over; returns how many live records are lost, too.
+
+    The file stays as it is, as a thread may be writing to it: the next recovery will do more.
+    """
     report = Report()
     lost = 0
     for segment in log.segments:
-        if segment.path(LOG_SUFFIX) == error.path:
-            before = segment.live
-            _scan(files, reader, segment, report)
-            _count_live(reader, segment)
-            lost = before - segment.live
+        path = segment.path(LOG_SUFFIX)
+        if path != error.path:
+            continue
+        octets = reader.read(path, 0, segment.readable_size)
+        segment.damage = []
+        segment.index = Index()
+        due = segment.base_offset
+        for part in _walk(octets, due):
+            if part.batch is not None:
+                segment.index.add(part.batch.base_offset, part.at)
+                due = part.batch.next_offset
+                continue
+            segment.damage.append(range(part.at, part.end))
+            report.damaged.append(f"{path} at octet {part.at}: {part.reason}; {_passed_over(part)}")
+            _save(files, path, octets[part.at : part.end], part.at, report)
+            if gone := range(due, _end_of_gap(log, segment, part)):
+                lost += segment.settle(gone)
     log.reread()
     return report, lost
+
+
+def _end_of_gap(log: Log, segment: Segment, part: _Part) -> int:
+    """The first offset behind damaged octets that can be read."""
+    if part.following is not None:
+        return part.following
+    return next(
+        (batch.base_offset for where, batch in log.being_written if where is segment), segment.next_offset
+    )
 
 
 # ---- segments ----
 
 
-def _take_index(files: Files, reader: Handles, segment: Segment) -> bool:
-    """Believe the index of a sealed segment, if it fits."""
-    size = files.size(segment.path(LOG_SUFFIX))
-    path = segment.path(INDEX_SUFFIX)
-    index_size = files.size(path)
-    if index_size <= 0:
-        return False
-    known = index_file.decode(reader.read(path, 0, index_size), segment.base_offset, size)
-    reader.forget(path)
-    if known is None:
-        return False
-    segment.size = segment.readable_size = size
-    segment.next_offset = known.next_offset
-    segment.records = segment.live = known.records
-    segment.max_timestamp = known.max_timestamp
-    segment.index = known.index
-    return True
+class _Part(NamedTuple):
+    """A sound batch, or octets that are none up to the next one."""
+
+    at: int
+    end: int
+    batch: Batch | None
+    reason: str = ""
+    following: int | None = None
+    """The base offset of the sound batch behind bad octets."""
 
 
-def _scan(files: Files, reader: Handles, segment: Segment, report: Report) -> None:
-    """Take the batches that are sound, and leave nothing else in the file."""
-    path = segment.path(LOG_SUFFIX)
-    octets = reader.read(path, 0, files.size(path))
-    segment.records = segment.live = 0
-    segment.next_offset = segment.base_offset
-    segment.index = Index()
-    sound: list[bytes] = []
-    segment.size = at = 0
+def _walk(octets: bytes, due: int) -> Iterator[_Part]:
+    """What lies in a segment's file whose first offset is `due` or behind it."""
+    at = 0
     while at < len(octets):
-        reason = _problem(octets, at, segment.next_offset)
+        reason = _problem(octets, at, due)
         if not reason:
             batch = batches.decode(octets, at)
-            segment.add(batch)
-            sound.append(octets[at : at + batch.size])
-            at += batch.size
-            continue
-        following = batches.next_whole(octets, at)
-        end = len(octets) if following is None else following
-        said = f"{path} at octet {at}: {reason}; {end - at} octets are "
-        if following is None:
-            report.cut.append(said + "cut")
+            part = _Part(at, at + batch.size, batch)
+            due = batch.next_offset
         else:
-            report.damaged.append(said + "passed over")
-        if reason not in ("zeros", "cut short"):
-            _save(files, path, octets[at:end], at)
-        at = end
-    segment.live = segment.records
-    segment.readable_size = segment.size
-    if report.damaged:
-        _replace(files, path, sound)
-    elif segment.size < len(octets):
-        files.truncate(path, segment.size)
-    reader.forget(path)
+            end = _next_sound(octets, at, due)
+            following = None if end is None else batches.span(octets, end).base_offset
+            part = _Part(at, len(octets) if end is None else end, None, reason, following)
+        yield part
+        at = part.end
 
 
 def _problem(octets: bytes, at: int, due: int) -> str:
@@ -167,16 +171,116 @@ def _problem(octets: bytes, at: int, due: int) -> str:
     return reason
 
 
-def _save(files: Files, path: str, octets: bytes, position: int) -> None:
-    """Keep what is cut, for whoever wants to look: a damaged batch was confirmed once."""
+def _next_sound(octets: bytes, at: int, due: int) -> int | None:
+    found = batches.next_whole(octets, at)
+    while found is not None and batches.span(octets, found).base_offset < due:
+        found = batches.next_whole(octets, found)
+    return found
+
+
+def _passed_over(part: _Part) -> str:
+    return f"{part.end - part.at} octets are passed over"
+
+
+def _take_index(files: Files, reader: Handles, segment: Segment) -> bool:
+    """Believe the index of a sealed segment, if it fits and every offset has its record."""
+    size = files.size(segment.path(LOG_SUFFIX))
+    path = segment.path(INDEX_SUFFIX)
+    index_size = files.size(path)
+    if index_size <= 0:
+        return False
+    known = index_file.decode(reader.read(path, 0, index_size), segment.base_offset, size)
+    reader.forget(path)
+    if known is None or known.records != known.next_offset - known.base_offset:
+        return False
+    segment.size = segment.readable_size = size
+    segment.next_offset = known.next_offset
+    segment.records = segment.live = known.records
+    segment.max_timestamp = known.max_timestamp
+    segment.index = known.index
+    return True
+
+
+def _scan(
+    files: Files, reader: Handles, segment: Segment, journaled: Sequence[Batch], report: Report
+) -> None:
+    """Take the batches that are sound, and leave nothing else in the file."""
+    path = segment.path(LOG_SUFFIX)
+    octets = reader.read(path, 0, max(files.size(path), 0))
+    reader.forget(path)
+    sound: list[range | Batch] = []
+    cut_at = len(octets)
+    rewrite = False
+    for part in _walk(octets, segment.base_offset):
+        if part.batch is not None:
+            _take(segment, part.batch)
+            sound.append(range(part.at, part.end))
+            continue
+        said = f"{path} at octet {part.at}: {part.reason}; "
+        if part.following is None:
+            cut_at = part.at
+            damaged = segment.sealed
+            said += f"{part.end - part.at} octets are cut"
+        else:
+            rewrite = True
+            put_back = _between(journaled, segment.next_offset, part.following)
+            sound += put_back
+            for batch in put_back:
+                _take(segment, batch)
+            damaged = not put_back
+            said += _passed_over(part)
+            if put_back:
+                said += (
+                    f"; the journal has {sum(batch.count for batch in put_back)} messages that stood there"
+                )
+        (report.damaged if damaged else report.cut).append(said)
+        if damaged or part.reason not in ("zeros", "cut short"):
+            _save(files, path, octets[part.at : part.end], part.at, report)
+    segment.readable_size = segment.size
+    segment.unsynced = bool(sound)
+    if rewrite:
+        _replace(files, path, [_octets_of(part, octets) for part in sound])
+    elif cut_at < len(octets):
+        files.truncate(path, cut_at)
+
+
+def _take(segment: Segment, batch: Batch) -> None:
+    segment.add(batch)
+    if batch.transient:  # of a process that is gone
+        segment.settle(range(batch.base_offset, batch.next_offset))
+
+
+def _octets_of(part: range | Batch, octets: bytes) -> bytes:
+    return octets[part.start : part.stop] if isinstance(part, range) else b"".join(part.buffers)
+
+
+def _between(journaled: Sequence[Batch], first: int, stop: int) -> list[Batch]:
+    """The journal's batches with offsets from `first` to before `stop`, ascending and without overlap."""
+    found = []
+    for batch in journaled:
+        if first <= batch.base_offset and batch.next_offset <= stop:
+            found.append(batch)
+            first = batch.next_offset
+    return found
+
+
+def _save(files: Files, path: str, octets: bytes, position: int, report: Report) -> None:
+    """Keep what is cut, for whoever wants to look; on a full disk that is too much to ask."""
+    saved = f"{path.removesuffix(LOG_SUFFIX)}.{position}{CUT_SUFFIX}"
     writer = files.handles(1)
-    writer.write(f"{path.removesuffix(LOG_SUFFIX)}.{position}{CUT_SUFFIX}", 0, [octets])
+    try:
+        writer.write(saved, 0, [octets])
+    except DiskFull:
+        report.cut.append(f"{saved}: there is no room to keep what was cut")
+        writer.forget(saved)
+        files.remove(saved)
     writer.close()
 
 
 def _replace(files: Files, path: str, buffers: list[bytes]) -> None:
     """Write the file anew beside the old one, then put it in its place."""
-    written = path.removesuffix(LOG_SUFFIX) + REWRITE_SUFFIX
+    written = os.path.splitext(path)[0] + REWRITE_SUFFIX
+    files.remove(written)
     writer = files.handles(1)
     writer.write(written, 0, buffers, sync=True)
     writer.close()
@@ -184,85 +288,82 @@ def _replace(files: Files, path: str, buffers: list[bytes]) -> None:
     files.sync_directory(os.path.dirname(path))
 
 
-def _count_live(reader: Handles, segment: Segment) -> None:
-    """Count, batch by batch, the records that are not settled."""
-    octets = reader.read(segment.path(LOG_SUFFIX), 0, segment.size)
-    live = at = 0
-    while at < len(octets):
-        span = batches.span(octets, at)
-        if not span.attributes & batches.TRANSIENT:
-            live += sum(map(len, segment.settled.unsettled(span.base_offset, span.next_offset)))
-        at += span.size
-    segment.live = live
-
-
 # ---- settlements and journal ----
 
 
 def _read_settlements(
-    files: Files, reader: Handles, log: Log, names: list[str]
+    files: Files, reader: Handles, log: Log, names: list[str], report: Report
 ) -> tuple[list[Settlement], list[Settlement]]:
-    """What the files beside segments say, and what stands in files whose segment is gone or to come."""
+    """What the files beside segments say, and what stands in files whose segment is gone."""
     by_base = {segment.base_offset: segment for segment in log.segments}
     known: list[Settlement] = []
     orphaned: list[Settlement] = []
     for name in names:
-        if not name.endswith(SETTLED_SUFFIX):
+        base = _base_of(name, SETTLED_SUFFIX)
+        if base is None:
             continue
         path = f"{log.directory}/{name}"
-        size = files.size(path)
-        entries, whole = decode_blocks(reader.read(path, 0, size))
+        octets = reader.read(path, 0, max(files.size(path), 0))
         reader.forget(path)
-        segment = by_base.get(int(name.removesuffix(SETTLED_SUFFIX)))
+        found = decode_blocks(octets)
+        segment = by_base.get(base)
         if segment is None:
-            orphaned += entries
+            orphaned += found.entries
             continue
-        known += entries
-        segment.settled_size = whole
-        if whole < size:
-            files.truncate(path, whole)
+        known += found.entries
+        segment.settled_size = found.size
+        segment.settled_unsynced = found.size > 0
+        for damaged in found.damaged:
+            said = f"{path} at octet {damaged.start}: {len(damaged)} octets are no settlements"
+            report.damaged.append(said + " and passed over: messages may come again")
+        if found.damaged:
+            block = encode_block(found.entries)
+            _replace(files, path, [block])
+            segment.settled_size = len(block)
+        elif found.size < len(octets):
+            report.cut.append(f"{path} at octet {found.size}: {len(octets) - found.size} octets are cut")
+            files.truncate(path, found.size)
     return known, orphaned
 
 
 def _settle(log: Log, entries: Iterable[Settlement]) -> None:
-    """Settle in the log what lies in it; no offset that was ever settled is given out again."""
+    """Settle in the log what lies in it; what was settled or handed out is never given out again."""
     for entry in entries:
         if entry.number:
             log.next_offset = max(log.next_offset, entry.offsets[-1] + 1)
             log.mark_settled(entry.offsets)
         else:
             log.mark = max(log.mark, entry.first)
+            log.next_offset = max(log.next_offset, entry.first)
 
 
-def _lay_over(files: Files, log: Log, journal: Iterable[Entry], settled: list[Settlement]) -> None:
+def _lay_over(files: Files, log: Log, journaled: Sequence[Batch], settled: list[Settlement]) -> None:
     """Write into the files what only the journal has; twice is harmless."""
     appended: list[Batch] = []
     end = log.segments[-1].next_offset if log.segments else 0
-    for entry in journal:
-        for batch in entry.batches:
-            if batch.base_offset >= end and not batch.transient:
-                appended.append(batch)
-                end = batch.next_offset
-        settled += entry.settlements
-    if not appended and not settled:
-        return
-    known_end, log.next_offset = log.next_offset, min(log.next_offset, end)
-    writer = files.handles(_WRITE_HANDLES)
-    for write in itertools.chain(*log.write(appended, settled)):
-        directory = os.path.dirname(write.path)
-        files.make_directory(directory)
-        writer.write(write.path, write.position, write.buffers, sync=True)
-        files.sync_directory(directory)
-    writer.close()
-    log.written()
-    log.next_offset = max(known_end, log.next_offset)
-    log.mark = max([log.mark, *(entry.first for entry in settled if not entry.number)])
+    for batch in journaled:
+        if batch.base_offset >= end:
+            appended.append(batch)
+            end = batch.next_offset
+    known_end = max(log.next_offset, end)
+    if appended or settled:
+        if appended:
+            log.next_offset = appended[0].base_offset
+        writer = files.handles(_WRITE_HANDLES)
+        for write in itertools.chain(*log.write(appended, settled)):
+            write.carry_out(files, writer)
+        writer.close()
+        log.written()
+    log.next_offset = known_end
+    _settle(log, settled)
 
 
-def _remove_orphans(files: Files, log: Log, names: list[str]) -> None:
+def _remove_orphans(files: Files, reader: Handles, log: Log, names: list[str]) -> None:
     """A crash between removing a segment and its companions leaves these."""
-    known = {segment.base_offset for segment in log.segments}
-    for name in names:
-        base = name.partition(".")[0]
-        if name.endswith((SETTLED_SUFFIX, INDEX_SUFFIX)) and base.isdigit() and int(base) not in known:
-            files.remove(f"{log.directory}/{name}")
+    known = {None, *(segment.base_offset for segment in log.segments)}
+    orphans = [
+        f"{log.directory}/{name}"
+        for name in names
+        if _base_of(name, SETTLED_SUFFIX) not in known or _base_of(name, INDEX_SUFFIX) not in known
+    ]
+    remove_files(files, reader, orphans)

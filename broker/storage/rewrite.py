@@ -7,8 +7,9 @@ Limits: one segment in memory.
 
 Steps, and what is there if the process dies behind them:
 1. a thread writes `.rewrite` and syncs it   recovery removes it: nothing has happened
-2. the loop renames it to `.log`             the old segment or the new one, and both are right; old
-   settlements in `.settled` name offsets that the new one does not hold, and are passed over
+2. the loop renames it to `.log`, but not    the old segment or the new one, and both are right; old
+   before what was open at 1 is safe: a      settlements in `.settled` name offsets that the new one does
+   dead letter's copy before its original    not hold, and are passed over
 3. the loop removes the segment's index      an index that does not fit the size is made anew
 The loop does the renaming, so that no read of its own comes between the file and what it knows of it.
 """
@@ -39,8 +40,6 @@ class Rewritten:
     records: int = 0
     max_timestamp: int = 0
     index: Index = field(default_factory=Index)
-    kept: list[range] = field(default_factory=list)
-    """The offsets of the batches in it."""
 
 
 def rewrite(handles: Handles, segment: Segment, live: list[range], keep: Keep) -> Rewritten:
@@ -73,7 +72,6 @@ def _kept_of(octets: bytes, path: str, live: list[range], keep: Keep) -> tuple[l
             result.size += kept.size
             result.records += 0 if kept.transient else kept.count
             result.max_timestamp = max(result.max_timestamp, kept.max_timestamp)
-            result.kept.append(range(kept.base_offset, kept.next_offset))
     return made, result
 
 

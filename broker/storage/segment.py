@@ -2,7 +2,8 @@
 
 Flow:   a log owns segments; recovery makes them from files.
 Shape:  `<base offset, 20 digits>.log` holds batches one after another; beside it `.settled` holds what
-        was settled of them and, once sealed, `.index` where they are. `ls` sorts them.
+        was settled of them and, once sealed, `.index` where they are. `ls` sorts them. `.rewrite` is a
+        file that is not finished yet, `.cut` what recovery took out.
 """
 
 from __future__ import annotations
@@ -34,13 +35,22 @@ class Segment:
     records: int = 0
     """Records in the segment, those not counted that do not outlive their process."""
     live: int = 0
-    """Records that are not settled."""
+    """Offsets that are not settled; those that no batch has count as settled."""
     max_timestamp: int = 0
     settled_size: int = 0
     """Octets of the `.settled` file."""
     sealed: bool = False
     rewriting: bool = False
     """A thread writes it anew: it must stay until that is done."""
+    unsynced: bool = False
+    """The end of the file may be in memory only: transient, or left so by a process that was killed."""
+    unnamed: bool = True
+    """The file's name may be in memory only."""
+    settled_unsynced: bool = False
+    settled_unnamed: bool = True
+    """The same of the `.settled` file."""
+    damage: list[range] = field(default_factory=list)
+    """Octets that reading passes over, ascending."""
     index: Index = field(default_factory=Index)
     settled: Settled = field(init=False)
 
@@ -52,10 +62,26 @@ class Segment:
 
     def add(self, batch: Batch) -> None:
         """Give a batch its place in the file."""
+        if batch.base_offset > self.next_offset:
+            self.settled.add(range(self.next_offset, batch.base_offset))
         self.index.add(batch.base_offset, self.size)
         self.size += batch.size
         self.next_offset = batch.next_offset
         self.max_timestamp = max(self.max_timestamp, batch.max_timestamp)
-        self.live += batch.count
+        self.live += batch.next_offset - batch.base_offset
         if not batch.transient:
             self.records += batch.count
+
+    def settle(self, offsets: range) -> int:
+        """Count offsets of this segment as settled; returns how many were not."""
+        new = self.settled.add(offsets)
+        self.live -= new
+        return new
+
+    def sound_part(self, position: int) -> range:
+        """The octets that can be read at or behind a position, up to the next damage."""
+        for damaged in self.damage:
+            if position < damaged.start:
+                return range(position, damaged.start)
+            position = max(position, damaged.stop)
+        return range(position, self.readable_size)

@@ -1,0 +1,152 @@
+"""A thread that writes, syncs and removes files, one job after another.
+
+Flow:   the flusher makes jobs of what its commits and checkpoints need and gives each to one of its
+        workers, which calls `finished` when it is done; the flusher hears of it in the loop.
+Shape:  a job's steps in their order: definitions, journal, messages, settlements, rewriting, removals.
+Limits: a worker holds at most 256 files open.
+Why:    Every step may be done twice, so that a full disk only means to wait and begin again. Any other
+        refusal of the disk ends the job, and with it the process.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from broker.node.definitions import Change, DefinitionStore
+from broker.storage.errors import CorruptLog, DiskFull
+from broker.storage.file import Files
+from broker.storage.log import Write, remove_files
+from broker.storage.rewrite import Rewritten, rewrite
+from broker.storage.segment import REWRITE_SUFFIX, Segment
+
+if TYPE_CHECKING:
+    from broker.node.flusher import Commit
+    from broker.node.queue_store import QueueStore
+
+logger = logging.getLogger("broker.node")
+
+_HANDLES: Final = 256
+_FULL_RETRY_S: Final = 0.5
+
+
+@dataclass(slots=True, eq=False)
+class Rewrite:
+    """A segment to be written anew."""
+
+    store: QueueStore
+    segment: Segment
+    live: list[range]
+    commit: Commit
+    """What is settled without being safe is so in this commit, or before."""
+    result: Rewritten | None = None
+    damage: CorruptLog | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """What a worker is to do for a commit or a checkpoint."""
+
+    changes: list[Change] = field(default_factory=list)
+    record: Write | None = None
+    batches: list[Write] = field(default_factory=list)
+    settlements: list[Write] = field(default_factory=list)
+    rewrite: Rewrite | None = None
+    removals: list[str] = field(default_factory=list)
+    names: str = ""
+    """A directory from which the removals must be safe before anybody relies on them."""
+    stores: list[QueueStore] = field(default_factory=list)
+    """Whose files are written; they hear of it when the job is done."""
+    commit: Commit | None = None
+    failure: BaseException | None = None
+
+
+class Worker:
+    """Carries out jobs."""
+
+    def __init__(
+        self,
+        name: str,
+        files: Files,
+        definitions: DefinitionStore,
+        finished: Callable[[Job], None],
+    ) -> None:
+        self.disk_full = False
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._files = files
+        self._handles = files.handles(_HANDLES)
+        self._definitions = definitions
+        self._finished = finished
+        self._impatient = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def do(self, job: Job) -> None:
+        if not self._thread.ident:
+            self._thread.start()
+        self._jobs.put(job)
+
+    def hurry(self) -> None:
+        """Do not wait for room any more: a job that finds none fails."""
+        self._impatient.set()
+
+    def stop(self) -> None:
+        """Returns when everything that was asked for is done."""
+        if self._thread.ident:
+            self._jobs.put(None)
+            self._thread.join()
+        self._handles.close()
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            self.carry_out(job)
+
+    def carry_out(self, job: Job) -> None:
+        """In the worker's thread."""
+        try:
+            while not self._done(job):
+                self._impatient.wait(_FULL_RETRY_S)
+        except BaseException as failure:
+            job.failure = failure
+        if job.commit is None:
+            self._handles.close()  # a removed segment that is held open keeps its room
+        self._finished(job)
+
+    def _done(self, job: Job) -> bool:
+        """Do it; False if there was no room."""
+        try:
+            self._do(job)
+        except DiskFull as error:
+            if self._impatient.is_set():
+                raise
+            if not self.disk_full:
+                logger.error("disk: %s; publishers wait until there is room", error)
+            self.disk_full = True
+            return False
+        self.disk_full = False
+        return True
+
+    def _do(self, job: Job) -> None:
+        if job.changes:
+            self._definitions.apply(job.changes)
+        if job.record is not None:
+            job.record.carry_out(self._files, self._handles)
+        for write in itertools.chain(job.batches, job.settlements):
+            write.carry_out(self._files, self._handles)
+        if job.rewrite is not None:
+            self._rewrite(job.rewrite)
+        remove_files(self._files, self._handles, job.removals)
+        if job.names:
+            self._files.sync_directory(job.names)
+
+    def _rewrite(self, asked: Rewrite) -> None:
+        try:
+            asked.result = rewrite(self._handles, asked.segment, asked.live, asked.store.keep)
+        except CorruptLog as error:
+            asked.damage = error
+        except DiskFull:  # it can wait, and the room that it has taken helps others
+            remove_files(self._files, self._handles, [asked.segment.path(REWRITE_SUFFIX)])

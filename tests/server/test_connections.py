@@ -95,6 +95,7 @@ async def stuffed(broker: BrokerHere) -> tuple[Client, Channel]:
         await publisher.publish(bytes(MIB), to="q")
     await publisher.settle()
     assert only_congested(broker)
+    assert not next(iter(broker.node.peers))._reading
     return client, channel
 
 
@@ -213,6 +214,21 @@ async def test_a_burst_of_gets_waits_for_room(broker):
         assert len((await channel.message()).body) == MIB
     await channel.expect(methods.BasicGetEmpty)
     assert await channel.came() == []
+
+
+async def test_a_client_that_asks_and_does_not_read_is_not_read_either(broker):
+    await fill(broker, "q", 640, 64 * 1024)
+    client = await broker.connect()
+    channel = await client.channel(1)
+    (connection,) = [peer for peer in broker.node.peers if not peer.snapshot().channels[0].published]
+    gets = [methods.BasicGet(queue="q", no_ack=True)] * 10
+    for _ in range(64):
+        await channel.send(*gets)
+        await trio.testing.wait_all_tasks_blocked()
+        assert connection.snapshot().send_pending <= 2 * MIB
+    assert not connection._reading
+    for _ in range(640):
+        assert len((await channel.message()).body) == 64 * 1024
 
 
 async def test_a_consumer_that_does_not_read_costs_the_others_nothing(broker):

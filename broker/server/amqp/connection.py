@@ -227,7 +227,7 @@ class AmqpConnection:
                 self._held += events[index:]
                 return
             if self.overfull:
-                self._delayed = events[index:]
+                self._delayed += events[index:]
                 self._starved = True
                 return
             if self._gone:
@@ -351,8 +351,14 @@ class AmqpConnection:
 
     def flush(self) -> None:
         """Send what has been collected, as far as the socket takes it."""
-        if self._gone or self._unsent or not self._outbox:
+        if self._gone:
             return
+        if self._outbox and not self._unsent:
+            self._send_outbox()
+        if self._outbox_size or self._starved or not self._reading:
+            self._update_watch()
+
+    def _send_outbox(self) -> None:
         outbox, self._outbox = self._outbox, []
         self._wrote = True
         self.sent_count += 1
@@ -375,8 +381,6 @@ class AmqpConnection:
         self._outbox_size -= sent
         if self._outbox_size:
             self._unsent = memoryview(data)[sent:]
-        if self._outbox_size or self._starved or not self._reading:
-            self._update_watch()
 
     def _send_unsent(self) -> None:
         try:

@@ -9,8 +9,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Final, NamedTuple
 
-import trio
-
 from broker.management.auth import may
 from broker.management.call import Call
 from broker.management.errors import not_authorised, not_there
@@ -19,10 +17,10 @@ from broker.management.listing import Row, listed, shown_once
 from broker.management.rates import Rates, octet_counts
 from broker.management.routes import Needs, route
 from broker.management.tables import shown
+from broker.management.turns import Turns
 from broker.node.node import Node
 from broker.node.peers import ConnectionSnapshot, Peer
 
-_TURN: Final = 100
 _REASON: Final = "Closed via management plugin"
 
 
@@ -36,9 +34,9 @@ class Connected(NamedTuple):
 async def connected(node: Node) -> list[Connected]:
     """All clients."""
     found = []
-    for index, peer in enumerate(list(node.peers)):
-        if index % _TURN == _TURN - 1:
-            await trio.lowlevel.checkpoint()
+    turns = Turns()
+    for peer in list(node.peers):
+        await turns.take_break()
         found.append(Connected(peer, peer.snapshot()))
     return found
 

@@ -2,8 +2,8 @@
 
 Flow:   a resource gives its objects, how one is shown, and under which name; the rows are made while they are
         sent, or before that if they must be sorted by what they show.
-Limits: a page has at most 500 rows; rows go out in pieces of about 32 KiB, and whatever walks over many
-        objects lets others run in between.
+Limits: a page has at most 500 rows; rows go out in pieces of 32 KiB or 100 rows, and whatever walks over
+        many objects does so in turns.
 Spec:   RabbitMQ: `page`, `page_size`, `name`, `use_regex`, `sort`, `sort_reverse`, `columns`.
 """
 
@@ -15,18 +15,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
-import trio
-
 from broker.management.errors import bad_request
 from broker.management.http import Refused, Response, as_json, refusal
 from broker.management.pattern import Pattern, PatternError
+from broker.management.turns import Turns
 
 PAGE_SIZE_MAX: Final = 500
 _PAGE_SIZE: Final = 100
 _PIECE_SIZE: Final = 32 * 1024
-# How many objects are looked at before others get their turn.
-_TURN: Final = 500
-_TURN_OF_ROWS: Final = 50
+_PIECE_ROWS: Final = 100
+# So many are sorted at once; what is longer is merged of such parts.
+_PART: Final = 1000
 
 T = TypeVar("T")
 Row: TypeAlias = dict[str, Any]
@@ -128,15 +127,13 @@ async def _named(
             hits = Pattern(wanted).found_in
         except PatternError as error:
             raise bad_request(f"Pagination parameters are invalid: name: {error}") from None
-        turn = 1
     else:
         text = wanted.lower()
         hits = lambda name: text in name  # noqa: E731
-        turn = _TURN
     found = []
-    for index, item in enumerate(items):
-        if index % turn == turn - 1:
-            await trio.lowlevel.checkpoint()
+    turns = Turns()
+    for item in items:
+        await turns.take_break()
         if hits(key(item)[-1].lower()):
             found.append(item)
     return found
@@ -148,25 +145,24 @@ async def _named(
 async def _sorted(items: Sequence[T], key: Callable[[T], Any], reverse: bool) -> Sequence[T]:
     """As `sorted`, in turns: a long list in parts, which are merged then."""
     parts = []
-    for start in range(0, len(items), _TURN):
-        parts.append(sorted(items[start : start + _TURN], key=key, reverse=reverse))
-        if len(parts) > 1:
-            await trio.lowlevel.checkpoint()
+    turns = Turns()
+    for start in range(0, len(items), _PART):
+        await turns.take_break()
+        parts.append(sorted(items[start : start + _PART], key=key, reverse=reverse))
     if len(parts) < 2:
         return parts[0] if parts else []
     merged = []
-    for index, item in enumerate(heapq.merge(*parts, key=key, reverse=reverse)):
-        if index % _TURN == _TURN - 1:
-            await trio.lowlevel.checkpoint()
+    for item in heapq.merge(*parts, key=key, reverse=reverse):
+        await turns.take_break()
         merged.append(item)
     return merged
 
 
 async def _rows(items: Sequence[T], show: Callable[[T], Row]) -> list[Row]:
     rows = []
-    for index, item in enumerate(items):
-        if index % _TURN_OF_ROWS == _TURN_OF_ROWS - 1:
-            await trio.lowlevel.checkpoint()
+    turns = Turns()
+    for item in items:
+        await turns.take_break()
         rows.append(show(item))
     return rows
 
@@ -231,7 +227,7 @@ def _pieces(rows: Iterator[Row]) -> Iterator[bytes]:
         text = encode(row)
         gathered.append(text)
         size += len(text)
-        if size >= _PIECE_SIZE:
+        if size >= _PIECE_SIZE or len(gathered) >= _PIECE_ROWS:
             yield f"{start}{','.join(gathered)}".encode()
             gathered, size, start = [], 0, ","
     yield f"{start if gathered or start == '[' else ''}{','.join(gathered)}]".encode()

@@ -2,7 +2,7 @@
 
 Flow:   `/metrics` adds everything up; `/metrics/per-object` shows each queue too, and is made while it is sent.
 Shape:  the text format 0.0.4: a HELP and a TYPE line, then the samples of that name.
-Limits: whatever walks over many queues or clients lets others run in between.
+Limits: whatever walks over many queues or clients does so in turns; a piece has 500 of them.
 Spec:   rabbitmq_prometheus. There is exactly one rabbitmq_identity_info, as every query of the dashboards joins
         with it. Names of which nothing true can be said are left out: those of Erlang, Raft and streams, and
         rabbitmq_message_size_bytes, which the hot path would have to count.
@@ -14,13 +14,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Final, NamedTuple
 
-import trio
-
 from broker.management import runtime
 from broker.management.call import Call
 from broker.management.connections import connected
 from broker.management.http import Response
 from broker.management.routes import Needs, route
+from broker.management.turns import Turns
 from broker.model.queue import EXPIRED, MAXLEN, REJECTED, Queue
 from broker.node.alarms import DISK, MEMORY
 from broker.node.metrics import Metrics
@@ -29,7 +28,7 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 _PROTOCOL: Final = {"protocol": "amqp091"}
 _QUEUE_TYPE: Final = {"queue_type": "rabbit_classic_queue"}
-_TURN: Final = 500
+_PIECE: Final = 500
 
 
 class Sample(NamedTuple):
@@ -251,9 +250,9 @@ async def _node_families(call: Call, endpoint: str) -> list[Family]:
     publishers = sum(1 for channel in channels if channel.published)
     consumers = 0
     queues = call.node.topology.queues()
-    for index, queue in enumerate(queues):
-        if index % _TURN == _TURN - 1:
-            await trio.lowlevel.checkpoint()
+    turns = Turns()
+    for queue in queues:
+        await turns.take_break()
         consumers += len(queue.consumers)
     return [
         *_identity(call, endpoint),
@@ -326,9 +325,9 @@ async def _summed(queues: Sequence[Queue]) -> list[Family]:
     """What only one queue has is not worth much added up: the counter falls when a queue is deleted."""
     wanted = [entry for entry in _OF_QUEUES if entry.kind == "gauge"]
     sums = [0] * len(wanted)
-    for index, queue in enumerate(queues):
-        if index % _TURN == _TURN - 1:
-            await trio.lowlevel.checkpoint()
+    turns = Turns()
+    for queue in queues:
+        await turns.take_break()
         for at, entry in enumerate(wanted):
             sums[at] += entry.value(queue)
     return [
@@ -343,22 +342,22 @@ def _each(queues: Sequence[Queue]) -> Iterator[str]:
     for entry in _OF_QUEUES:
         name = f"rabbitmq_queue_{entry.name}"
         yield _head(name, entry.kind, entry.help)
-        for start in range(0, len(queues), _TURN):
+        for start in range(0, len(queues), _PIECE):
             yield "".join(
                 [
                     f"{name}{{{label}}} {entry.value(queue)}\n"
                     for queue, label in zip(
-                        queues[start : start + _TURN], labels[start : start + _TURN], strict=True
+                        queues[start : start + _PIECE], labels[start : start + _PIECE], strict=True
                     )
                 ]
             )
     name = "rabbitmq_queue_info"
     yield _head(name, "gauge", "Which queues there are")
-    for start in range(0, len(queues), _TURN):
+    for start in range(0, len(queues), _PIECE):
         yield "".join(
             [
                 f'{name}{{{label},queue_type="rabbit_classic_queue",membership="leader"}} 1\n'
-                for label in labels[start : start + _TURN]
+                for label in labels[start : start + _PIECE]
             ]
         )
 

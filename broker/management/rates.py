@@ -3,7 +3,7 @@
 Flow:   `run` takes samples; views ask for the rates of a node, queue, exchange, connection or channel.
 Shape:  of each object the counters of the last sample and the rates between the last two.
 Limits: no more than one sample of each object that is there and has ever counted anything; an object that
-        has gone is forgotten with the next sample. Others run in between. No history is kept.
+        has gone is forgotten with the next sample. No history is kept.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Final, Generic, TypeVar
 import trio
 
 from broker.management import runtime
+from broker.management.turns import Turns
 from broker.model.exchange import Exchange
 from broker.model.queue import Queue
 from broker.node.metrics import Metrics
@@ -22,7 +23,6 @@ from broker.node.node import Node
 from broker.node.peers import ChannelSnapshot, ConnectionSnapshot, Peer
 
 INTERVAL_S: Final = 5.0
-_TURN: Final = 128
 
 K = TypeVar("K")
 Counts = tuple[int, ...]
@@ -41,9 +41,9 @@ class Samples(Generic[K]):
     async def take(self, counted: Iterable[tuple[K, Counts]], seconds: float) -> None:
         """Sample everything there is; `seconds` is how long ago that was done last, 0 for never."""
         fresh: dict[K, tuple[Counts, tuple[float, ...]]] = {}
-        for index, (key, counts) in enumerate(counted):
-            if index % _TURN == _TURN - 1:
-                await trio.lowlevel.checkpoint()
+        turns = Turns()
+        for key, counts in counted:
+            await turns.take_break()
             before = self._last.get(key)
             if before is None and not any(counts):
                 continue
@@ -241,9 +241,9 @@ class Rates:
     async def _sample_peers(self, seconds: float) -> None:
         connections: list[tuple[Peer, Counts]] = []
         channels: list[tuple[tuple[Peer, int], Counts]] = []
-        for index, peer in enumerate(list(self._node.peers)):
-            if index % _TURN == _TURN - 1:
-                await trio.lowlevel.checkpoint()
+        turns = Turns()
+        for peer in list(self._node.peers):
+            await turns.take_break()
             snapshot = peer.snapshot()
             connections.append((peer, octet_counts(snapshot)))
             channels += [((peer, channel.number), channel_counts(channel)) for channel in snapshot.channels]

@@ -332,7 +332,7 @@ class AmqpConnection:
 
     def send(self, octets: bytes) -> None:
         """Put octets behind what is to be sent at the end of this pass."""
-        if not self._outbox:
+        if not self._outbox or self._unsent:  # `flush` also sees when it is too much
             self.server.flush_soon(self)
         self._outbox.append(octets)
         self._outbox_size += len(octets)

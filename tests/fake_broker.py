@@ -92,6 +92,8 @@ class FakeBroker:
     codec: Connection = field(default_factory=lambda: Connection(Role.SERVER, 1 << 30))
     start_ok: methods.ConnectionStartOk = field(default_factory=methods.ConnectionStartOk)
     tune_ok: methods.ConnectionTuneOk = field(default_factory=methods.ConnectionTuneOk)
+    channel: int = 0
+    """Where it came what `next` gave last."""
     _inbox: deque[tuple[int, Any]] = field(default_factory=deque)
 
     # ---- out ----
@@ -131,8 +133,8 @@ class FakeBroker:
         while not self._inbox:
             for event in self.codec.receive(await self.stream.receive()):
                 self._take(event)
-        number, came = self._inbox.popleft()
-        assert channel is None or number == channel, f"{came} on channel {number}"
+        self.channel, came = self._inbox.popleft()
+        assert channel is None or self.channel == channel, f"{came} on channel {self.channel}"
         return came
 
     def _take(self, event: Any) -> None:

@@ -3,7 +3,7 @@
 Flow:   a topic exchange adds and removes patterns; `match` is asked once for each routing key, as routes
         are remembered.
 Shape:  a node is one word; `*` matches one word, `#` none or more; the values hang where a pattern ends.
-Limits: a routing key has 255 octets, so at most 128 words. Keys with `#` at many depths could make a
+Limits: a routing key has 255 octets, so at most 256 words. Keys with `#` at many depths could make a
         plain walk exponential: visited (node, word) pairs bound it by nodes times words.
 Spec:   AMQP 0-9-1 section 3.1.3.3; the empty key is one empty list of words, which `#` matches.
 """
@@ -59,23 +59,25 @@ class TopicTrie(Generic[V]):
         count = len(words)
         found: dict[V, None] = {}
         visited: set[tuple[int, int]] = set()
-        pending = [(self._root, 0)]
+        pending = [(self._root, 0, False)]
         while pending:
-            node, at = pending.pop()
+            node, at, greedy = pending.pop()
             if (id(node), at) in visited:
                 continue
             visited.add((id(node), at))
             if at == count:
                 found.update(dict.fromkeys(node.values))
+            elif greedy:
+                pending.append((node, at + 1, True))
             children = node.children
             if not children:
                 continue
             many = children.get("#")
             if many is not None:
-                pending += [(many, next_at) for next_at in range(count, at - 1, -1)]
+                pending.append((many, at, True))
             if at < count:
                 for word in ("*", words[at]):
                     child = children.get(word)
                     if child is not None:
-                        pending.append((child, at + 1))
+                        pending.append((child, at + 1, word == "#"))
         return found

@@ -83,7 +83,7 @@ class Vhost:
         self.exchanges: dict[str, Exchange] = {}
         self.queues: dict[str, Queue] = {}
         # Every binding again, by where it leads.
-        self._bound_to: dict[Destination, list[Binding]] = {}
+        self._bound_to: dict[Destination, dict[Binding, None]] = {}
         self.version = 0
         """Rises whenever an exchange, a queue or a binding comes or goes."""
         self._routes: dict[tuple[str, str], Route] = {}
@@ -143,23 +143,19 @@ class Vhost:
         removed = Removed()
         if not name:
             raise AccessRefused("operation not permitted on the default exchange")
+        if name.startswith("amq."):
+            raise AccessRefused(f"deletion of system {spoken('exchange', name, self.name)} not allowed")
         exchange = self.exchanges.get(name)
         if exchange is None:
             return removed
-        if name.startswith("amq."):
-            raise AccessRefused(f"deletion of system {spoken('exchange', name, self.name)} not allowed")
         if if_unused and exchange.bindings:
             raise PreconditionFailed(f"{spoken('exchange', name, self.name)} in use")
-        self._remove_exchange(exchange, removed)
-        return removed
-
-    def _remove_exchange(self, exchange: Exchange, removed: Removed) -> None:
-        del self.exchanges[exchange.name]
+        del self.exchanges[name]
         removed.exchanges.append(exchange)
-        for binding in list(exchange.bindings.values()):
-            self._remove_binding(binding, removed)
-        self._remove_bindings_to(Destination(EXCHANGE, exchange.name), removed)
-        self._forget_routes()
+        self._remove_bindings(
+            [*exchange.bindings.values(), *self.bindings_to(Destination(EXCHANGE, name))], removed
+        )
+        return removed
 
     # ---- queues ----
 
@@ -221,8 +217,7 @@ class Vhost:
         """Take it out with its bindings; exchanges that lived for them alone go too."""
         removed = Removed()
         del self.queues[queue.name]
-        self._remove_bindings_to(Destination(QUEUE, queue.name), removed)
-        self._forget_routes()
+        self._remove_bindings(self.bindings_to(Destination(QUEUE, queue.name)), removed)
         return removed
 
     # ---- bindings ----
@@ -254,7 +249,7 @@ class Vhost:
         if current is not None:
             return current, False
         exchange.add(binding)
-        self._bound_to.setdefault(destination, []).append(binding)
+        self._bound_to.setdefault(destination, {})[binding] = None
         self._forget_routes()
         return binding, True
 
@@ -271,9 +266,7 @@ class Vhost:
         exchange = self.exchanges.get(source)
         binding = exchange and exchange.bindings.get(identity_of(destination, routing_key, arguments))
         if binding:
-            self._bound_to[destination].remove(binding)
-            self._remove_binding(binding, removed)
-            self._forget_routes()
+            self._remove_bindings([binding], removed)
         return removed
 
     def _check_not_default(self, source: str, destination: Destination) -> None:
@@ -285,24 +278,29 @@ class Vhost:
             return self.queue(destination.name)
         return self.exchange(destination.name)
 
-    def _remove_bindings_to(self, destination: Destination, removed: Removed) -> None:
-        for binding in self._bound_to.pop(destination, ()):
-            self._remove_binding(binding, removed)
+    def _remove_bindings(self, going: list[Binding], removed: Removed) -> None:
+        """Take them from both their ends; an auto-delete exchange goes with the last of its bindings.
 
-    def _remove_binding(self, binding: Binding, removed: Removed) -> None:
-        """Take it from its source; an auto-delete exchange goes with the last of its bindings."""
-        removed.bindings.append(binding)
-        bound = self._bound_to.get(binding.destination)
-        if bound and binding in bound:
-            bound.remove(binding)
-        if not bound:
-            self._bound_to.pop(binding.destination, None)
-        source = self.exchanges.get(binding.source)
-        if source is None:
-            return
-        source.remove(binding)
-        if source.auto_delete and not source.bindings:
-            self._remove_exchange(source, removed)
+        What leads to such an exchange goes too, and so on: `going` grows, as a chain of exchanges may be
+        longer than calls can nest.
+        """
+        for binding in going:
+            bound = self._bound_to.get(binding.destination, {})
+            if binding not in bound:
+                continue  # it comes from an exchange to that same one, or from one that has just gone
+            del bound[binding]
+            if not bound:
+                del self._bound_to[binding.destination]
+            removed.bindings.append(binding)
+            source = self.exchanges.get(binding.source)
+            if source is None:
+                continue
+            source.remove(binding)
+            if source.auto_delete and not source.bindings:
+                del self.exchanges[source.name]
+                removed.exchanges.append(source)
+                going += self.bindings_to(Destination(EXCHANGE, source.name))
+        self._forget_routes()
 
     def bindings(self) -> Iterable[Binding]:
         """All of them, those left out that every queue has to the default exchange."""

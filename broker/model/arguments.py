@@ -75,7 +75,7 @@ def erlang_type(value: Any) -> str:
 
 def _integer(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
-        raise _Invalid(f"{{unacceptable_type,{erlang_type(value)}}}")
+        raise _Invalid(f'"expected integer, got {erlang_type(value)}"')
     return value
 
 
@@ -165,6 +165,7 @@ CLASSIC: Final = "classic"
 
 def read_queue_arguments(name: str, vhost: str, arguments: Arguments) -> QueueSettings:
     """Raises PreconditionFailed for the first argument with a value that cannot be."""
+    _read_exchange("x-dead-letter-exchange", spoken("queue", name, vhost), arguments)
     found: dict[str, Any] = {}
     for key, value in arguments.items():
         try:
@@ -215,9 +216,11 @@ def check_agree(key: str, of: str, current: Any, received: Any) -> None:
     """Raises PreconditionFailed if an argument has another value now; None is "none"."""
     if current == received and isinstance(current, bool) == isinstance(received, bool):
         return
-    raise PreconditionFailed(
-        f"inequivalent arg '{key}' for {of}: received {_spoken(received)} but current is {_spoken(current)}"
-    )
+    if current is None or received is None:  # RabbitMQ names the type only then
+        said, is_now = _spoken(received), _spoken(current)
+    else:
+        said, is_now = f"'{_plain(received)}'", f"'{_plain(current)}'"
+    raise PreconditionFailed(f"inequivalent arg '{key}' for {of}: received {said} but current is {is_now}")
 
 
 def check_property_agrees(key: str, of: str, current: Any, received: Any) -> None:
@@ -240,9 +243,12 @@ def _spoken(value: Any) -> str:
 
 def read_alternate(name: str, vhost: str, arguments: Arguments) -> str | None:
     """The name of the alternate exchange. Raises PreconditionFailed if it is no string."""
-    value = arguments.get("alternate-exchange")
-    if value is not None and not isinstance(value, str):
-        raise PreconditionFailed(
-            f"invalid type '{erlang_type(value)}' for arg 'alternate-exchange' in {spoken('exchange', name, vhost)}"
-        )
+    return _read_exchange("alternate-exchange", spoken("exchange", name, vhost), arguments)
+
+
+def _read_exchange(key: str, of: str, arguments: Arguments) -> str | None:
+    """The name of an exchange, for which RabbitMQ has a text of its own if it is none."""
+    value = arguments.get(key)
+    if key in arguments and not isinstance(value, str):
+        raise PreconditionFailed(f"invalid type '{erlang_type(value)}' for arg '{key}' in {of}")
     return value

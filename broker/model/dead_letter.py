@@ -14,6 +14,9 @@ from broker.model.queue import REJECTED
 
 X_DEATH: Final = "x-death"
 
+# What 64 bits hold: a client may have sent us any number.
+_COUNT_MAX: Final = 2**63 - 1
+
 
 @dataclass(slots=True, frozen=True)
 class Death:
@@ -40,7 +43,7 @@ def recorded(history: Any, death: Death, seconds: Any, count: Any) -> list[Mappi
             times = entry.get("count")
             again = {
                 **entry,
-                "count": count(times + 1 if isinstance(times, int) else 1),
+                "count": count(min(times + 1, _COUNT_MAX) if isinstance(times, int) else 1),
             }
             return [again, *entries[:at], *entries[at + 1 :]]
     first: dict[str, Any] = {

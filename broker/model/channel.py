@@ -94,13 +94,13 @@ class Ledger:
         self._tidy()
         return found
 
-    def settle_each(self, first: int, last: int) -> tuple[list[Unacked], int]:
-        """The deliveries `first` to `last`, and the first tag of them that is unknown, or 0.
+    def settle_each(self, first: int, last: int) -> tuple[list[Unacked], int | None]:
+        """The deliveries `first` to `last`, and the first tag of them that is unknown, if one is.
 
         Those before an unknown tag are settled.
         """
         found: list[Unacked] = []
-        unknown = 0
+        unknown = None
         tag = first
         while tag <= last:
             at = self._find(tag)

@@ -31,6 +31,11 @@ class Consumer(Protocol):
     @property
     def exclusive(self) -> bool: ...
 
+    @property
+    def window(self) -> object:
+        """What it shares with others and what limits them together; None if there is no such thing."""
+        ...
+
     def room(self) -> int:
         """How many messages it can take now."""
         ...
@@ -60,7 +65,7 @@ class Consumers:
 
     def add(self, consumer: Consumer, queue: str, vhost: str) -> None:
         """Raises AccessRefused if it or somebody there wants the queue alone."""
-        if self._count and (consumer.exclusive or any(other.exclusive for other in self)):
+        if self._count and (consumer.exclusive or next(iter(self)).exclusive):  # who is exclusive is alone
             raise AccessRefused(f"{spoken('queue', queue, vhost)} in exclusive use")
         self._by_priority.setdefault(consumer.priority, deque()).append(consumer)
         self._by_priority = dict(sorted(self._by_priority.items(), reverse=True))

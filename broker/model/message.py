@@ -131,8 +131,13 @@ class Slice:
         return taken
 
     def singles(self) -> list[Slice]:
-        """A slice for each message."""
-        return [self.part(slice(at, at + 1)) for at in range(len(self.offsets))]
+        """A slice for each message, of the kind that can be joined again."""
+        found = []
+        for at, offset in enumerate(self.offsets):
+            single = self.part(slice(at, at + 1))
+            single.offsets = range(offset, offset + 1)
+            found.append(single)
+        return found
 
     def goes_on(self, last: Slice) -> bool:
         """Both can be one slice."""

@@ -6,12 +6,14 @@ Flow:   the node pushes runs and asks to dispatch; consumers get slices and give
 Shape:  ready messages, head first:  returned (were out before) | resident (in memory) | backlog (in the
         store only). Offsets rise through all three, as whoever was out lies before whoever was not.
 Limits: `memory_max` octets of resident messages, and a share of what all queues may have together; what
-        comes beyond that goes to the store alone. The backlog is read a megabyte at a time.
+        comes beyond that goes to the store alone. The backlog is read a megabyte at a time, and as much
+        of it expires at a time. A consumer gets 256 KiB and 4,096 messages before it is asked again.
 Spec:   AMQP 0-9-1 section 3.1.4; RabbitMQ for requeue order, limits, expiry and overflow.
 """
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,6 +31,7 @@ from broker.model.message import Envelope, Facts, Run, Slice, joined
 
 # How much one consumer gets in one go.
 _DELIVERY_SIZE: Final = 256 * 1024
+_DELIVERY_COUNT: Final = 4096
 _LOAD_SIZE: Final = 1024 * 1024
 # What a queue may hold in memory when all queues together hold too much.
 _MEMORY_MIN: Final = 64 * 1024
@@ -36,6 +39,8 @@ _MEMORY_MIN: Final = 64 * 1024
 _MESSAGE_OVERHEAD: Final = 160
 # Beyond this, messages that are out keep their contents only in the store.
 _UNACKED_SIZE_MAX: Final = 16 * 1024 * 1024
+# So many that come back are put in their places one by one; more are sorted in.
+_FEW: Final = 8
 
 REJECTED: Final = "rejected"
 EXPIRED: Final = "expired"
@@ -110,6 +115,7 @@ class Queue:
         "_memory_max",
         "_resident",
         "_returned",
+        "_shells",
         "_store",
         "_ttl",
         "_used_ms",
@@ -181,6 +187,8 @@ class Queue:
         # Descending, so that the head is at the cheap end.
         self._returned: list[Slice] = []
         self._resident: deque[Slice] = deque()
+        # What expired where it stood, and still stands there: slices of those two that do not wait.
+        self._shells = 0
         self._backlog_count = 0
         self._backlog_size = 0
         self._backlog_from = 0
@@ -295,8 +303,13 @@ class Queue:
         if length is not None and self.ready_count > length:
             for piece in self.take(self.ready_count - length):
                 self._bury(self, MAXLEN, piece)
-        while octets is not None and self.ready_size > octets and self.ready_count:
-            for piece in self.take(1):
+        while octets is not None and self.ready_size > octets:
+            head = self._head()
+            if head is None:
+                return
+            each = head.body_size  # those of one slice mostly are equally long
+            excess = self.ready_size - octets
+            for piece in self.take(min(-(-excess // each), len(head)) if each else 1):
                 self._bury(self, MAXLEN, piece)
 
     def restore(self, next_offset: int, first: int, count: int, size: int) -> None:
@@ -315,14 +328,18 @@ class Queue:
     # ---- the head ----
 
     def _head(self) -> Slice | None:
-        if self._returned:
-            return self._returned[-1]
-        resident = self._resident
+        returned, resident = self._returned, self._resident
+        while returned:
+            if returned[-1].waiting:
+                return returned[-1]
+            returned.pop()
+            self._shells -= 1
         while True:
             while resident:
                 if resident[0].waiting:
                     return resident[0]
-                resident.popleft()  # it expired where it stood
+                resident.popleft()
+                self._shells -= 1
             if not self._backlog_count:
                 return None
             self._load()
@@ -347,6 +364,7 @@ class Queue:
         if self._backlog_count < 0:
             self.ready_count -= self._backlog_count
             self._backlog_count = 0
+        self._expiry.forget_stored(self._backlog_from if self._backlog_count else self.next_offset)
 
     def take(self, count_max: int, size_max: int = 1 << 62) -> list[Slice]:
         """Take messages from the head: at most `count_max`, and about `size_max` octets but at least one."""
@@ -359,17 +377,23 @@ class Queue:
             if count > count_max or piece.size > size_max:
                 fitting = max(1, count * size_max // piece.size) if piece.size else count
                 count = min(count_max, fitting, count)
-            part = self._take_whole(piece) if count == len(piece.offsets) else self._take_some(piece, count)
-            count_max -= count
-            size_max -= part.size
-            self.ready_count -= count
-            self.ready_size -= part.size
-            if not part.contents:
-                self._store.fill(part)
-                if not part.contents:
-                    continue
-            taken.append(part)
+            part = self._take(piece, count)
+            if part is not None:
+                count_max -= count
+                size_max -= part.size
+                taken.append(part)
         return taken
+
+    def _take(self, head: Slice, count: int) -> Slice | None:
+        """The first messages of the head; None if they are only in the store, and it has lost them."""
+        part = self._take_whole(head) if count == len(head.offsets) else self._take_some(head, count)
+        self.ready_count -= count
+        self.ready_size -= part.size
+        if not part.contents:
+            self._store.fill(part)
+            if not part.contents:
+                return None
+        return part
 
     def _take_some(self, piece: Slice, count: int) -> Slice:
         part = piece.cut(count)
@@ -402,11 +426,17 @@ class Queue:
             able = self.consumers.with_room()
             if not able:
                 return
-            if not (self._serve(*able[0]) if len(able) == 1 else self._share(able)):
+            if len(able) == 1:
+                served = self._serve(*able[0])
+            elif _share_a_window(able):
+                served = self._serve(able[0][0], 1)  # and look again how much room that left
+            else:
+                served = self._share(able)
+            if not served:
                 return
 
     def _serve(self, consumer: Consumer, room: int) -> bool:
-        pieces = joined(self.take(room, _DELIVERY_SIZE))
+        pieces = joined(self.take(min(room, _DELIVERY_COUNT), _DELIVERY_SIZE))
         for piece in pieces:
             self._hand(consumer, piece)
         if pieces:
@@ -417,7 +447,8 @@ class Queue:
         """Message by message in turn: of each slice, every consumer gets each n-th message."""
         turns = len(able)
         at = 0
-        pieces = joined(self.take(turns * min(room for _, room in able), _DELIVERY_SIZE))
+        room = turns * min(room for _, room in able)
+        pieces = joined(self.take(min(room, _DELIVERY_COUNT), _DELIVERY_SIZE))
         for piece in pieces:
             count = len(piece.offsets)
             for first in range(min(turns, count)):
@@ -450,6 +481,8 @@ class Queue:
     def get(self, now_ms: int, *, acks: bool) -> Slice | None:
         """One message for somebody who asks."""
         self._used_ms = now_ms
+        if self.timed:
+            self.expire(now_ms)
         taken = self.take(1)
         if not taken:
             self.counters.got_empty += 1
@@ -486,24 +519,28 @@ class Queue:
 
     def requeue(self, pieces: list[Slice], now_ms: int) -> None:
         """They go back to where they were, marked as redelivered."""
+        back: list[Slice] = []
         for piece in pieces:
             count = len(piece.offsets)
             self.unacked_count -= count
             self.unacked_size -= piece.size
-            piece.redelivered = True
             if piece.expires_at and piece.expires_at <= now_ms:
                 self._bury_filled(EXPIRED, piece)
                 continue
             self.ready_count += count
-            self.ready_size += piece.size
             # Those of consumers that took turns interleave; everything else lies side by side.
-            parts = [piece] if piece.offsets.step == 1 else piece.singles()
-            for part in parts:
-                part.redelivered = part.waiting = True
-                if part.expires_at and part.envelope.facts.expiration_ms is not None:
-                    self._expiry.add(part)
-            self._returned += parts
-        self._returned.sort(key=_first_offset, reverse=True)
+            back += [piece] if piece.offsets.step == 1 else piece.singles()
+        for part in back:
+            self.ready_size += part.size
+            part.redelivered = part.waiting = True
+            if part.expires_at and part.envelope.facts.expiration_ms is not None:
+                self._expiry.add(part)
+        if len(back) <= _FEW:
+            for part in back:
+                insort(self._returned, part, key=_from_the_end)
+        else:
+            self._returned += back
+            self._returned.sort(key=_from_the_end)
 
     def _bury_filled(self, reason: str, piece: Slice) -> None:
         if piece.hollow:
@@ -530,50 +567,76 @@ class Queue:
         self._returned.clear()
         self._resident.clear()
         self._expiry = Expiry()
+        self._shells = 0
         self._hold(-self._memory)
         self.ready_count = self.ready_size = 0
         self._backlog_count = self._backlog_size = 0
         return count
 
     def expire(self, now_ms: int) -> None:
-        """Bury what has waited too long, wherever it stands."""
-        if self._ttl is not None:
-            while (piece := self._head()) is not None and piece.expires_at and piece.expires_at <= now_ms:
-                for part in self.take(len(piece)):
-                    self._bury(self, EXPIRED, part)
-        for piece in self._expiry.due(now_ms):
-            self._bury_in_place(piece)
-        for offsets in self._expiry.due_stored(now_ms):
-            self._bury_stored(offsets, now_ms)
+        """Bury what has waited too long, wherever it stands.
 
-    def _bury_in_place(self, piece: Slice) -> None:
-        """It stays as an empty shell in `_resident` until it comes to the head."""
-        self._unwatch(piece)
-        self.ready_count -= len(piece)
-        self.ready_size -= piece.size
-        if piece.redelivered and piece in self._returned:
-            self._returned.remove(piece)
-        else:
-            self._hold(-piece.size - _MESSAGE_OVERHEAD * len(piece.offsets))
-        self._bury_filled(EXPIRED, piece)
+        Of what comes from the disk that is about a megabyte in one go: `next_moment` tells if there is more.
+        """
+        room = _LOAD_SIZE
+        while self._ttl is not None and room > 0 and (head := self._head()) is not None:
+            if not head.expires_at or head.expires_at > now_ms:
+                break
+            part = self._take(head, len(head))
+            if part is not None:
+                room -= part.size + _MESSAGE_OVERHEAD * len(part)
+                self._bury(self, EXPIRED, part)
+        self._bury_in_place(self._expiry.due(now_ms))
+        while room > 0 and (spans := self._expiry.due_stored(now_ms)):
+            for offsets in spans:
+                room -= self._bury_stored(offsets, now_ms)
 
-    def _bury_stored(self, offsets: range, now_ms: int) -> None:
-        """Of messages that were on the disk, those that still are and have expired."""
+    def _bury_in_place(self, pieces: list[Slice]) -> None:
+        """They stay as empty shells where they are until they come to the head, or most is like that."""
+        if not pieces:
+            return
+        returned, resident = self._returned, self._resident
+        returned_end = returned[0].offsets.stop if returned else 0
+        for piece in pieces:
+            self.ready_count -= len(piece)
+            self.ready_size -= piece.size
+            if piece.offsets.start >= returned_end:
+                self._hold(-piece.size - _MESSAGE_OVERHEAD * len(piece.offsets))
+            self._bury_filled(EXPIRED, piece)
+        self._shells += len(pieces)
+        if 2 * self._shells > len(returned) + len(resident):
+            self._returned = [piece for piece in returned if piece.waiting]
+            self._resident = deque(piece for piece in resident if piece.waiting)
+            self._shells = 0
+
+    def _bury_stored(self, offsets: range, now_ms: int) -> int:
+        """Of messages that were on the disk, those that still are and have expired; returns their size."""
+        found = 0
         at = max(offsets.start, self._backlog_from)
         while self._backlog_count and at < offsets.stop:
-            pieces = self._store.read(at, _LOAD_SIZE)
-            if not pieces:
-                return
+            each = max(self._backlog_size, 0) // self._backlog_count + 1
+            pieces = self._store.read(at, min(each * (offsets.stop - at), _LOAD_SIZE))
             for piece in pieces:
                 if piece.offsets.start >= offsets.stop:
-                    return
+                    return found
                 if piece.expires_at and piece.expires_at <= now_ms:
-                    self._backlog_count -= len(piece)
-                    self._backlog_size -= piece.size
-                    self.ready_count -= len(piece)
-                    self.ready_size -= piece.size
-                    self._bury(self, EXPIRED, piece)
+                    found += self._bury_unloaded(piece)
+            if not pieces:
+                return found
             at = pieces[-1].offsets[-1] + 1
+        return found
+
+    def _bury_unloaded(self, piece: Slice) -> int:
+        size = piece.size
+        self._backlog_count -= len(piece)
+        self._backlog_size -= size
+        self.ready_count -= len(piece)
+        self.ready_size -= size
+        # It lies behind `_backlog_from`: the store would give it again.
+        self._store.settle(piece.offsets)
+        piece.stored = False
+        self._bury(self, EXPIRED, piece)
+        return size + _MESSAGE_OVERHEAD * len(piece)
 
     # ---- time ----
 
@@ -620,4 +683,10 @@ class Queue:
         return self.ready_size - self._backlog_size
 
 
-_first_offset: Callable[[Slice], int] = lambda piece: piece.offsets.start  # noqa: E731
+def _share_a_window(able: list[tuple[Consumer, int]]) -> bool:
+    """What one of them gets leaves less room for another."""
+    windows = [consumer.window for consumer, _ in able if consumer.window is not None]
+    return len({id(window) for window in windows}) < len(windows)
+
+
+_from_the_end: Callable[[Slice], int] = lambda piece: -piece.offsets.start  # noqa: E731

@@ -247,14 +247,14 @@ def settle(channel: Channel, first: int, last: int, multiple: bool, outcome: Out
 
     Raises PreconditionFailed for a tag that is not outstanding; those before it are settled.
     """
-    unknown = 0
+    unknown = None
     if multiple:
         entries = channel.ledger.settle_up_to(last)
     else:
         entries, unknown = channel.ledger.settle_each(first, last)
     outcome(channel, entries)
     _make_room(channel, entries)
-    if unknown:
+    if unknown is not None:
         raise unknown_delivery_tag(unknown)
 
 

@@ -72,6 +72,12 @@ class AmqpConsumer:
         self._connection = channel.connection
         self._frames: dict[tuple[str, str, bool], tuple[bytes, bytes]] = {}
 
+    @property
+    def window(self) -> Prefetch | None:
+        """All consumers of the channel share what `basic.qos` with `global` set."""
+        shared = self.channel.prefetch
+        return shared if shared.limit and self.acks else None
+
     def room(self) -> int:
         if self._connection.congested:
             return 0

@@ -361,7 +361,7 @@ class FrameReader:
         after = at + size
         while after <= end and buffer.startswith(alike, at):
             if buffer[after - 1] != FRAME_END:
-                raise _bad_end(buffer, after - self._tail_body_size - FRAME_OVERHEAD)
+                break  # what came before it counts; reading it by itself says what is wrong
             append(buffer[at + skipped : after])
             at = after
             after += size
@@ -422,7 +422,8 @@ class FrameReader:
         """A run of basic.acks with rising delivery tags."""
         prefix = self._acks
         skipped = len(prefix)
-        if skipped == 1:
+        channel = int.from_bytes(prefix[1:3])
+        if skipped == 1 or channel in self._unfinished:
             return at
         unpack = _ACK.unpack_from
         first, bits, mark = unpack(buffer, at + skipped)
@@ -437,7 +438,7 @@ class FrameReader:
                     break
                 last = tag
                 at += _ACK_FRAME_SIZE
-        events.append(AckRun(int.from_bytes(prefix[1:3]), first, last, bool(bits & 1)))
+        events.append(AckRun(channel, first, last, bool(bits & 1)))
         return at
 
     def _add(
@@ -469,7 +470,8 @@ class FrameReader:
         channel = publish.envelope.channel
         if channel in self._unfinished:
             raise _content_expected(self._unfinished[channel])
-        known = self._tail_size and buffer.startswith(self._tail, after)
+        # The content behind it may be one that another channel began before.
+        known = channel == self._tail_channel and self._tail_size and buffer.startswith(self._tail, after)
         if not known and not self._learn_tail(buffer, after, end, channel):
             self._begin(channel, publish)
             return after
@@ -517,7 +519,7 @@ class FrameReader:
             return False
         kind, number, size = _FRAME_START.unpack_from(buffer, at)
         body_at = at + size + FRAME_OVERHEAD
-        if kind != FRAME_HEADER or number != channel or body_at > end or size < 14:
+        if kind != FRAME_HEADER or number != channel or body_at > end or not 14 <= size <= self.frame_max:
             return False
         class_id, _, body_size = _CONTENT_HEADER.unpack_from(buffer, at + 7)
         if (

@@ -103,7 +103,7 @@ class Method:
 def decode(payload: bytes) -> Method:
     """The method in the payload of a method frame.
 
-    Raises RemoteProtocolError: 503 for a method that nobody knows, 502 for arguments cut short.
+    Raises RemoteProtocolError: 503 for a method that nobody knows, 502 for arguments cut short or run on.
     """
     if len(payload) < 4:
         raise RemoteProtocolError(ReplyCode.FRAME_ERROR, "a method frame of less than 4 octets")
@@ -123,6 +123,8 @@ def decode(payload: bytes) -> Method:
             bit = 0
             value, at = _READERS[kind](payload, at)
             values.append(value)
+    if at != len(payload):
+        raise wire.syntax_error(f"{len(payload) - at} octets behind the arguments of {cls.name}")
     return cls(*values)
 
 

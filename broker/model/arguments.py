@@ -23,6 +23,8 @@ Arguments: TypeAlias = Mapping[str, Any]
 
 TIME_MS_MAX: Final = 315_360_000_000
 
+_SHORT_SIZE_MAX: Final = 255
+
 DROP_HEAD: Final = "drop-head"
 REJECT_PUBLISH: Final = "reject-publish"
 REJECT_PUBLISH_DLX: Final = "reject-publish-dlx"
@@ -105,6 +107,14 @@ def _text(value: Any) -> str:
     return value
 
 
+def _routing_key(value: Any) -> str:
+    """No longer than a message can carry one."""
+    size = len(_text(value).encode())
+    if size > _SHORT_SIZE_MAX:
+        raise _Invalid(f"a routing key has at most {_SHORT_SIZE_MAX} octets, this one has {size}")
+    return str(value)
+
+
 def _overflow(value: Any) -> str:
     if _text(value) not in (DROP_HEAD, REJECT_PUBLISH, REJECT_PUBLISH_DLX):
         raise _Invalid("invalid_overflow")
@@ -118,7 +128,7 @@ _READERS: Final[dict[str, tuple[str, Callable[[Any], Any]]]] = {
     "x-max-length-bytes": ("max_length_bytes", _not_negative),
     "x-overflow": ("overflow", _overflow),
     "x-dead-letter-exchange": ("dead_letter_exchange", _text),
-    "x-dead-letter-routing-key": ("dead_letter_routing_key", _text),
+    "x-dead-letter-routing-key": ("dead_letter_routing_key", _routing_key),
 }
 
 # Known, and not built yet: refused, so that nobody relies on what is not there.

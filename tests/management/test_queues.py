@@ -95,6 +95,13 @@ async def test_a_durable_queue_is_there_after_the_next_start(tmp_path):
             400,
             "the name of the queue has 256 octets, at most 255 are allowed",
         ),
+        (
+            "/queues/%2F/new",
+            {"arguments": {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "k" * 256}},
+            400,
+            "invalid arg 'x-dead-letter-routing-key' for queue 'new' in vhost '/': "
+            "a routing key has at most 255 octets, this one has 256",
+        ),
         ("/queues/%2F/amq.mine", {}, 401, "Access refused."),
         ("/queues/none/q", {}, 404, "vhost_not_found"),
     ],

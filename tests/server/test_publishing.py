@@ -301,16 +301,14 @@ async def test_one_queue_that_refuses_is_enough(channel):
     assert await channel.depth("free") == 1
 
 
-async def test_what_goes_straight_to_a_consumer_is_not_refused(channel):
-    await channel.declare("q", arguments={"x-max-length": 0, "x-overflow": "reject-publish"})
+async def test_what_goes_straight_to_a_consumer_takes_no_room(channel):
+    await channel.declare("q", arguments={"x-max-length": 1, "x-overflow": "reject-publish"})
     await channel.qos(2)
     await channel.consume("q")
     await channel.confirm_mode()
-    await channel.publish(b"1", to="q")
-    await channel.publish(b"2", to="q")
-    await channel.publish(b"3", to="q")
+    await channel.client.write(b"".join(channel.publishing(b"%d" % number, to="q") for number in range(1, 5)))
     messages, answers = [], {}
-    while len(answers) < 3:
+    while len(answers) < 4:
         came = await channel.next()
         if isinstance(came, Message):
             messages.append(came.body)
@@ -318,7 +316,7 @@ async def test_what_goes_straight_to_a_consumer_is_not_refused(channel):
             first = len(answers) + 1 if came.multiple else came.tag
             answers.update(dict.fromkeys(range(first, came.tag + 1), came.ack))
     assert messages == [b"1", b"2"]
-    assert answers == {1: True, 2: True, 3: False}
+    assert answers == {1: True, 2: True, 3: True, 4: False}
 
 
 async def test_confirms_of_several_channels_do_not_mix(client, channel):

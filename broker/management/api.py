@@ -30,7 +30,7 @@ from broker.management import (
 from broker.management.auth import Logins
 from broker.management.call import Call
 from broker.management.errors import model_refusal
-from broker.management.http import Request, Response, refusal
+from broker.management.http import Request, Response, admit_nobody, refusal
 from broker.management.options import ManagementOptions
 from broker.management.rates import Rates
 from broker.management.routes import ROUTES, Needs, Route, allowed
@@ -75,6 +75,15 @@ class Api:
     async def handle(self, request: Request) -> Response:
         """Answer a request. Raises Refused."""
         return await self._handle(request, ROUTES.find(request.segments))
+
+    async def admit(self, request: Request) -> None:
+        """Whether this request may bring a large body. Raises Refused."""
+        routes, _ = ROUTES.find(request.segments)
+        route = routes.get(request.method)
+        if route is None or route.needs is Needs.NOTHING:
+            await admit_nobody(request)
+        else:
+            await self.logins.user_of(request, route.needs)
 
     async def handle_metrics(self, request: Request) -> Response:
         """The same where only metrics are served, and without a login."""

@@ -6,6 +6,7 @@ Spec:   RabbitMQ: whoever monitors sees all, others see their own; administrator
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -20,6 +21,8 @@ from broker.management.tables import shown
 from broker.management.turns import Turns
 from broker.node.node import Node
 from broker.node.peers import ConnectionSnapshot, Peer
+
+logger = logging.getLogger("broker.management")
 
 _REASON: Final = "Closed via management plugin"
 
@@ -146,5 +149,6 @@ async def delete_of_user(call: Call) -> Response:
 def _close(call: Call, found: list[Connected]) -> None:
     reason = call.request.headers.get("x-reason") or _REASON
     for one in found:
+        logger.info("connection %s: closed by user '%s': %s", one.connection.name, call.user.name, reason)
         one.peer.close_by_operator(reason)
     call.node.end_pass()

@@ -2,7 +2,8 @@
 
 Flow:   `serve` accepts; each connection is a task that reads one request whole, has `handle` answer it, sends
         the answer, and goes on with the next one, which may lie in the buffer already.
-Limits: `HttpLimits`: connections, octets of header and body, and a deadline for every wait on a client. An
+Limits: `HttpLimits`: connections, octets of header and body, and a deadline for every wait on a client. A body
+        of more than 64 KiB is read only if `admit` lets it in, and counts with all others of its kind. An
         answer that is long is made piece by piece, each when the one before is sent. One connection too many
         hears 503. A stop closes idle connections at once and gives the others `stop_timeout_s`.
 Spec:   RFC 9110, RFC 9112.
@@ -16,7 +17,7 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote_to_bytes
@@ -30,6 +31,7 @@ logger = logging.getLogger("broker.management")
 
 _RECEIVE_SIZE: Final = 64 * 1024
 _SEND_SIZE: Final = 64 * 1024
+_SMALL_BODY: Final = 64 * 1024
 _QUERY_FIELDS_MAX: Final = 100
 # A client that was told to go has this long to read it, and this many reads of what it still says.
 _LINGER_S: Final = 2.0
@@ -83,9 +85,12 @@ class _Hangup(Exception):
     """The client is gone, or takes too long to read what it asked for."""
 
 
+JSON: Final = (("content-type", "application/json"), ("cache-control", "no-cache"))
+
+
 def as_json(value: Any, status: int = 200, headers: Sequence[tuple[str, str]] = ()) -> Response:
     body = json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
-    return Response(status, [("content-type", "application/json"), *headers], body)
+    return Response(status, [*JSON, *headers], body)
 
 
 def refusal(status: int, reason: str, error: str = "", headers: Sequence[tuple[str, str]] = ()) -> Response:
@@ -95,18 +100,26 @@ def refusal(status: int, reason: str, error: str = "", headers: Sequence[tuple[s
 
 
 Handler = Callable[[Request], Awaitable[Response]]
+Admit = Callable[[Request], Awaitable[None]]
+
+
+async def admit_nobody(request: Request) -> None:
+    """For a server that has no use for bodies."""
+    raise Refused(refusal(413, f"the body has more than the {_SMALL_BODY} octets allowed"))
 
 
 class HttpServer:
     """The connections of one or more listeners, and what they share."""
 
-    def __init__(self, handle: Handler, limits: HttpLimits) -> None:
-        """`handle` answers a request; it may raise Refused."""
+    def __init__(self, handle: Handler, limits: HttpLimits, admit: Admit = admit_nobody) -> None:
+        """`handle` answers a request; `admit` is asked before a large body is read. Both may raise Refused."""
         self.handle = handle
+        self.admit = admit
         self.limits = limits
         self.stopping = False
         self.idle: set[trio.CancelScope] = set()
         """Of connections that wait for a request."""
+        self._bodies_size = 0
         self._accepting = trio.CancelScope()
         self._connections = 0
         self._refusals = 0
@@ -153,6 +166,12 @@ class HttpServer:
         finally:
             self._refusals -= 1
 
+    def reserve(self, octets: int) -> None:
+        """Room for a large body; less than none gives it back. Raises Refused."""
+        if octets > 0 and self._bodies_size + octets > self.limits.bodies_size_max:
+            raise Refused(refusal(503, "too many large requests are being read"))
+        self._bodies_size += octets
+
     async def stop(self) -> None:
         """Let the requests that have come be answered, within the limit; the caller cancels the rest."""
         self.stopping = True
@@ -174,16 +193,20 @@ class _Connection:
         self._stream = stream
         self._peer = peer
         self._protocol = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.header_size_max)
+        self._reserved = 0
 
     async def run(self) -> None:
         """Request after request."""
         try:
             while await self._exchange():
                 self._protocol.start_next_cycle()
+                self._reserve(0)
         except (_Hangup, trio.BrokenResourceError, trio.ClosedResourceError):
             return
         except Exception:
             logger.exception("http %s: closed after an error of ours", self._peer)
+        finally:
+            self._reserve(0)
 
     async def refuse(self, response: Response) -> None:
         """Answer whatever may come, and hang up."""
@@ -235,14 +258,12 @@ class _Connection:
             raise Refused(refusal(408, f"no whole header within {self._limits.header_timeout_s:g} s"))
         if not isinstance(head, h11.Request):
             return None
-        self._check_header(head)
-        headers = {name.decode(): value.decode("latin-1") for name, value in head.headers}
-        self._check_size(int(headers.get("content-length", 0)))
+        request = self._read_head(head)
         with trio.move_on_after(self._limits.body_timeout_s) as scope:
-            body = await self._receive_body()
+            body = await self._receive_body(request)
         if scope.cancelled_caught:
             raise Refused(refusal(408, f"no whole body within {self._limits.body_timeout_s:g} s"))
-        return _request(head, headers, body, self._peer)
+        return replace(request, body=body)
 
     async def _wait_for_octets(self) -> bool:
         """Wait as long as a client may be silent; False if it has gone or time is up."""
@@ -266,26 +287,40 @@ class _Connection:
             self._protocol.receive_data(bytes(await self._stream.receive_some(_RECEIVE_SIZE)))
         return event
 
-    def _check_header(self, head: h11.Request) -> None:
-        """h11 limits what is not whole yet; a larger header may come in one piece."""
+    def _read_head(self, head: h11.Request) -> Request:
+        """Raises Refused for a header that is too large, and for a target that cannot be read."""
+        # h11 limits what is not whole yet; a larger header may come in one piece.
         size = len(head.target) + sum(len(name) + len(value) + 4 for name, value in head.headers)
         if size > self._limits.header_size_max:
             limit = self._limits.header_size_max
             raise Refused(refusal(431, f"the header has more than the {limit} octets allowed"))
+        return _request(head, self._peer)
 
-    def _check_size(self, size: int) -> None:
-        limit = self._limits.body_size_max
-        if size > limit:
-            raise Refused(refusal(413, f"the body has more than the {limit} octets allowed"))
-
-    async def _receive_body(self) -> bytes:
+    async def _receive_body(self, request: Request) -> bytes:
+        """Raises Refused for a body that is too large, or that this client may not send."""
+        announced = int(request.headers.get("content-length", 0))
+        await self._let_in(request, announced)
         parts: list[bytes] = []
         size = 0
         while isinstance(event := await self._next_event(), h11.Data):
             size += len(event.data)
-            self._check_size(size)
+            await self._let_in(request, size)
             parts.append(bytes(event.data))
         return b"".join(parts)
+
+    async def _let_in(self, request: Request, size: int) -> None:
+        """A body has, or will have, so many octets."""
+        limit = self._limits.body_size_max
+        if size > limit:
+            raise Refused(refusal(413, f"the body has more than the {limit} octets allowed"))
+        if size > _SMALL_BODY and not self._reserved:
+            await self._server.admit(request)
+            self._reserve(limit)
+
+    def _reserve(self, octets: int) -> None:
+        """This connection holds so much of the room for large bodies. Raises Refused."""
+        self._server.reserve(octets - self._reserved)
+        self._reserved = octets
 
     # ---- going out ----
 
@@ -328,8 +363,9 @@ class _Connection:
                     return
 
 
-def _request(head: h11.Request, headers: Mapping[str, str], body: bytes, peer: str) -> Request:
-    """Raises Refused for a target that cannot be read."""
+def _request(head: h11.Request, peer: str) -> Request:
+    """Without its body. Raises Refused for a target that cannot be read."""
+    headers = {name.decode(): value.decode("latin-1") for name, value in head.headers}
     target = head.target.decode()
     if not target.startswith("/"):  # the absolute form, as clients ask proxies; or "*"
         target = "/" + target.partition("://")[2].partition("/")[2]
@@ -341,7 +377,7 @@ def _request(head: h11.Request, headers: Mapping[str, str], body: bytes, peer: s
         raise Refused(refusal(400, f"the path or the query cannot be read: {error}")) from None
     while segments and not segments[-1]:
         segments.pop()
-    return Request(head.method.decode(), path, tuple(segments), fields, headers, body, peer)
+    return Request(head.method.decode(), path, tuple(segments), fields, headers, b"", peer)
 
 
 def _http_date() -> str:

@@ -3,7 +3,7 @@
 Flow:   a resource gives its objects, how one is shown, and under which name; the rows are made while they are
         sent, or before that if they must be sorted by what they show.
 Limits: a page has at most 500 rows; rows go out in pieces of 32 KiB or 100 rows, and whatever walks over
-        many objects does so in turns.
+        many objects does so in turns. Two lists at a time are sorted by what they show, as that takes memory.
 Spec:   RabbitMQ: `page`, `page_size`, `name`, `use_regex`, `sort`, `sort_reverse`, `columns`.
 """
 
@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
+import trio
+
 from broker.management.errors import bad_request
-from broker.management.http import Refused, Response, as_json, refusal
+from broker.management.http import JSON, Refused, Response, as_json, refusal
 from broker.management.pattern import Pattern, PatternError
 from broker.management.turns import Turns
 
@@ -26,6 +28,8 @@ _PIECE_SIZE: Final = 32 * 1024
 _PIECE_ROWS: Final = 100
 # So many are sorted at once; what is longer is merged of such parts.
 _PART: Final = 1000
+
+_sorting: Final = trio.CapacityLimiter(2)
 
 T = TypeVar("T")
 Row: TypeAlias = dict[str, Any]
@@ -62,8 +66,9 @@ async def listed(
         rows = map(show, _cut(items, page))
     else:
         path = wanted.split(".")
-        made = await _rows(await _sorted(items, key, reverse=False), show)
-        rows = _cut(await _sorted(made, lambda row: _comparable(_dotted(row, path)), reverse), page)
+        async with _sorting:
+            made = await _rows(await _sorted(items, key, reverse=False), show)
+            rows = _cut(await _sorted(made, lambda row: _comparable(_dotted(row, path)), reverse), page)
     if columns:
         rows = (only(row, columns) for row in rows)
     if page is None:
@@ -215,7 +220,7 @@ def rows_answer(rows: Iterable[Row]) -> Response:
     pieces = _pieces(iter(rows))
     first, second = next(pieces), next(pieces, None)
     body = first if second is None else chain((first, second), pieces)
-    return Response(200, [("content-type", "application/json")], body)
+    return Response(200, JSON, body)
 
 
 def _pieces(rows: Iterator[Row]) -> Iterator[bytes]:

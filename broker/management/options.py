@@ -12,6 +12,7 @@ class HttpLimits:
     connections: int = 512
     header_size_max: int = 32 * 1024  # nginx: 4 buffers of 8 KiB
     body_size_max: int = 20_000_000  # RabbitMQ's max_http_body_size
+    bodies_size_max: int = 100_000_000  # of all requests together
     idle_timeout_s: float = 60.0  # between two requests of a connection
     header_timeout_s: float = 10.0  # from the first octet of a request to the last of its header
     body_timeout_s: float = 30.0

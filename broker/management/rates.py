@@ -201,7 +201,7 @@ class Rates:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._sampled_at = 0.0
+        self._sampled_at: float | None = None
         self.node: Samples[str] = Samples((*_NODE, "deliver_get"))
         self.churn: Samples[str] = Samples(tuple(_CHURN))
         self.system: Samples[str] = Samples(SYSTEM)
@@ -222,7 +222,7 @@ class Rates:
     async def sample(self) -> None:
         node = self._node
         now = trio.current_time()
-        seconds = now - self._sampled_at if self._sampled_at else 0.0
+        seconds = 0.0 if self._sampled_at is None else now - self._sampled_at
         self._sampled_at = now
         await self.node.take([("", node_counts(node.metrics))], seconds)
         await self.churn.take([("", churn_counts(node.metrics))], seconds)

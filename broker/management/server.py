@@ -97,7 +97,7 @@ class _Served:
 
         api = self._api = Api(self._node, self._options)
         limits = self._options.http
-        self._servers = [HttpServer(api.handle, limits), HttpServer(api.handle_metrics, limits)]
+        self._servers = [HttpServer(api.handle, limits, api.admit), HttpServer(api.handle_metrics, limits)]
         api.connection_count = lambda: sum(server.connection_count for server in self._servers)
         nursery.start_soon(api.rates.run)
         for server, listeners in zip(self._servers, (whole, metrics), strict=True):

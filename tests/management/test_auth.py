@@ -96,3 +96,21 @@ async def test_some_users_come_from_this_machine_only(api, peer, may):
             await logins.user_of(request, Needs.MANAGEMENT)
         assert b"User can only log in via localhost" in refused.value.response.body
         assert (logins.succeeded, logins.failed) == (0, 1)
+
+
+async def test_a_large_body_needs_a_login_before_it_is_read(api):
+    await api.put("/queues/%2F/q")
+    body = {"properties": {}, "routing_key": "q", "payload": "x" * 100_000, "payload_encoding": "string"}
+    path = "/exchanges/%2F/amq.default/publish"
+    assert (await api.post(path, body)).json() == {"routed": True}
+    assert (await api.post(path, body, user=None)).status_code == 401
+    assert (await api.post(path, body, user=("guest", "wrong"))).status_code == 401
+    assert (await api.put("/version", body, user=None)).status_code == 413
+    assert (await api.put("/nothing", body)).status_code == 413
+
+
+async def test_whoever_does_not_say_a_name_has_not_tried(api):
+    logins = Logins(api.node.accounts, frozenset())
+    with pytest.raises(Refused):
+        await logins.user_of(Request("GET", "/", (), {}, {}, b"", "::1"), Needs.MANAGEMENT)
+    assert (logins.succeeded, logins.failed) == (0, 0)

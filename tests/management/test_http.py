@@ -210,6 +210,80 @@ async def test_the_body_limit_itself_is_allowed():
         assert (await client.answer("PUT")).status == 200
 
 
+# ---- large bodies ----
+
+LARGE = 64 * 1024 + 1
+
+
+@asynccontextmanager
+async def guarded(limits=LIMITS, *, open_to_all=True):
+    """A server that asks who sends it a large body, and how often it asked."""
+    asked = []
+
+    async def admit(request):
+        asked.append(request.path)
+        if not open_to_all:
+            raise Refused(refusal(401, "not you"))
+
+    mine, theirs = trio.testing.memory_stream_pair()
+    server = HttpServer(echo, limits, admit)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_serve, server, theirs)
+        yield HttpClient(mine), server, asked
+        nursery.cancel_scope.cancel()
+
+
+def head(size, *headers):
+    lines = [b"PUT /a HTTP/1.1", b"host: x", b"content-length: %d" % size, *headers]
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+async def test_whoever_sends_much_is_looked_at_first():
+    async with guarded() as (client, _, asked):
+        await client.send(head(LARGE - 1) + b"x" * (LARGE - 1))
+        assert (await client.answer("PUT")).status == 200
+        assert asked == []
+        await client.send(head(LARGE) + b"x" * LARGE)
+        assert len((await client.answer("PUT")).json()["body"]) == LARGE
+        assert asked == ["/a"]
+
+
+async def test_a_stranger_with_much_is_not_listened_to():
+    async with guarded(open_to_all=False) as (client, _, _):
+        await client.send(head(LARGE, b"expect: 100-continue"))
+        answer = await client.answer("PUT")
+        assert (answer.status, answer.headers["connection"], client.continues) == (401, "close", 0)
+    async with guarded(open_to_all=False) as (client, _, _):
+        await client.send(b"PUT /a HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+        await client.send(b"10001\r\n" + b"x" * LARGE)
+        assert (await client.answer("PUT")).status == 401
+
+
+async def test_where_no_bodies_are_wanted_large_ones_are_refused():
+    async with served() as (client, _):
+        await client.send(head(LARGE))
+        assert (await client.answer("PUT")).status == 413
+
+
+async def test_all_large_bodies_together_have_a_limit():
+    limits = replace(LIMITS, body_size_max=LARGE, bodies_size_max=LARGE)
+    async with guarded(limits) as (client, server, _):
+        mine, theirs = trio.testing.memory_stream_pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_serve, server, theirs)
+            other = HttpClient(mine)
+            await client.send(head(LARGE))
+            await trio.testing.wait_all_tasks_blocked()
+            await other.send(head(LARGE))
+            answer = await other.answer("PUT")
+            assert (answer.status, answer.json()["reason"]) == (503, "too many large requests are being read")
+            await client.send(b"x" * LARGE)
+            assert (await client.answer("PUT")).status == 200
+            await client.send(head(LARGE) + b"x" * LARGE)
+            assert (await client.answer("PUT")).status == 200
+            nursery.cancel_scope.cancel()
+
+
 # ---- waiting ----
 
 

@@ -196,8 +196,14 @@ class Client:
         return found
 
     async def expect(self, kind: type[M], number: int = 0) -> M:
-        """The next on a channel, which must be of this kind. Raises Refused for a close instead."""
-        came = await self.next(number)
+        """The next answer on a channel, which must be of this kind. Raises Refused for a close instead.
+
+        Deliveries, returns, confirms and cancels that come before it stay for `next`.
+        """
+        passed = []
+        while isinstance(came := await self.next(number), Message | Confirm | methods.BasicCancel):
+            passed.append(came)
+        self._inboxes[number].extendleft(reversed(passed))
         closes = (methods.ChannelClose, methods.ConnectionClose)
         if isinstance(came, closes) and kind not in closes:
             raise Refused(came)

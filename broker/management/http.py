@@ -26,6 +26,7 @@ import h11
 import trio
 
 from broker.management.options import HttpLimits
+from broker.management.turns import Turns
 
 logger = logging.getLogger("broker.management")
 
@@ -300,13 +301,13 @@ class _Connection:
         """Raises Refused for a body that is too large, or that this client may not send."""
         announced = int(request.headers.get("content-length", 0))
         await self._let_in(request, announced)
-        parts: list[bytes] = []
-        size = 0
+        body = bytearray()
+        turns = Turns()
         while isinstance(event := await self._next_event(), h11.Data):
-            size += len(event.data)
-            await self._let_in(request, size)
-            parts.append(bytes(event.data))
-        return b"".join(parts)
+            await self._let_in(request, len(body) + len(event.data))
+            body += event.data
+            await turns.take_break()  # one read may bring thousands of chunks
+        return bytes(body)
 
     async def _let_in(self, request: Request, size: int) -> None:
         """A body has, or will have, so many octets."""

@@ -11,6 +11,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.management import turns
 from broker.management.http import HttpServer, Refused, Request, Response, as_json, refusal
 from broker.management.options import HttpLimits
 from http_client import HttpClient
@@ -84,6 +85,26 @@ async def test_a_chunked_body_is_put_together():
         head = b"PUT /a HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
         await client.send(head + b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n")
         assert (await client.answer("PUT")).json()["body"] == "abcde"
+
+
+async def test_a_body_in_thousands_of_chunks_lets_others_run(monkeypatch):
+    monkeypatch.setattr(turns, "TURN_S", 0.0)
+    async with served() as (client, _):
+        others = 0
+
+        async def count():
+            nonlocal others
+            while True:
+                others += 1
+                await trio.lowlevel.checkpoint()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(count)
+            head = b"PUT /a HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+            await client.send(head + b"1\r\na\r\n" * 5000 + b"0\r\n\r\n")
+            assert (await client.answer("PUT")).json()["body"] == "a" * 5000
+            nursery.cancel_scope.cancel()
+        assert others > 5000
 
 
 async def test_who_asks_whether_to_go_on_is_told_to():

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final, TypeAlias, dataclass_transform
 
 from broker.amqp import wire
-from broker.amqp.errors import RemoteProtocolError
+from broker.amqp.errors import LocalProtocolError, RemoteProtocolError
 from broker.amqp.spec import FRAME_END, FRAME_METHOD, ReplyCode
 
 # The wire types: what a field's annotation says is what codes it.
@@ -129,7 +129,10 @@ def decode(payload: bytes) -> Method:
 
 
 def encode_payload(method: Method) -> bytes:
-    """Class id, method id and arguments."""
+    """Class id, method id and arguments.
+
+    Raises LocalProtocolError for a value that does not fit its type.
+    """
     parts = [_METHOD_ID.pack(*method.id)]
     octet, bit = 0, 0
     for name, kind in method.layout:
@@ -141,7 +144,12 @@ def encode_payload(method: Method) -> bytes:
         if bit:
             parts.append(bytes([octet]))
             octet = bit = 0
-        parts.append(_WRITERS[kind](value))
+        try:
+            parts.append(_WRITERS[kind](value))
+        except struct.error as error:
+            raise LocalProtocolError(
+                ReplyCode.SYNTAX_ERROR, f"{name} of {method.name} cannot be {value!r}: {error}", *method.id
+            ) from None
     if bit:
         parts.append(bytes([octet]))
     return b"".join(parts)

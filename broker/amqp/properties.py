@@ -17,7 +17,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from broker.amqp import wire
-from broker.amqp.errors import RemoteProtocolError
+from broker.amqp.errors import LocalProtocolError, RemoteProtocolError
 from broker.amqp.spec import DIRECT_REPLY_TO, ReplyCode
 
 PERSISTENT: Final = 2
@@ -160,8 +160,12 @@ def encode(properties: Properties) -> bytes:
                 values[name] = wire.table(value)
             case "T":
                 values[name] = wire.timestamp(value)
-            case _:
+            case _ if 0 <= value <= 255:
                 values[name] = bytes([value])
+            case _:
+                raise LocalProtocolError(
+                    ReplyCode.SYNTAX_ERROR, f"{name} cannot be {value}: it has one octet"
+                )
     return join(values)
 
 

@@ -26,6 +26,7 @@ FieldValue: TypeAlias = Any
 FieldTable: TypeAlias = dict[str, FieldValue]
 
 TABLE_DEPTH_MAX = 32
+_DECIMAL_DIGITS_MAX = 10
 
 _U8 = struct.Struct(">B")
 _U16 = struct.Struct(">H")
@@ -35,6 +36,12 @@ _U64 = struct.Struct(">Q")
 
 class LongInt(int):
     """An integer that goes out as a 64-bit `l` whatever its value, as RabbitMQ writes `x-death` counts."""
+
+    __slots__ = ()
+
+
+class Timestamp(int):
+    """Seconds since 1970 that are too many for a date; they go out as the timestamp that they were."""
 
     __slots__ = ()
 
@@ -110,13 +117,13 @@ def _read_text(buffer: bytes, at: int) -> tuple[str | bytes, int]:
         return value, at  # a long string may hold any octets
 
 
-def read_timestamp(buffer: bytes, at: int) -> tuple[datetime | int, int]:
+def read_timestamp(buffer: bytes, at: int) -> tuple[datetime | Timestamp, int]:
     """Seconds since 1970; a number too large for a date stays a number."""
     seconds, at = read_u64(buffer, at)
     try:
         return datetime.fromtimestamp(seconds, UTC), at
     except (OverflowError, ValueError, OSError):
-        return seconds, at
+        return Timestamp(seconds), at
 
 
 _SCALARS: dict[int, Callable[[bytes, int], tuple[Any, int]]] = {
@@ -212,29 +219,40 @@ def read_value(raw: bytes) -> FieldValue:
 # ---- writing: every writer returns the octets ----
 
 
+def _misfit(text: str) -> LocalProtocolError:
+    return LocalProtocolError(ReplyCode.SYNTAX_ERROR, text)
+
+
+def _encoded(value: str) -> bytes:
+    try:
+        return value.encode()
+    except UnicodeEncodeError as error:  # half of a surrogate pair, as JSON may hold
+        raise _misfit(f"{value[:40]!r} cannot be written as UTF-8: {error.reason}") from None
+
+
 def shortstr(value: str) -> bytes:
     """Raises LocalProtocolError over 255 octets."""
-    encoded = value.encode()
+    encoded = _encoded(value)
     if len(encoded) > 255:
-        raise LocalProtocolError(
-            ReplyCode.SYNTAX_ERROR,
-            f"{value[:40]!r}... has {len(encoded)} octets, a short string at most 255",
-        )
+        raise _misfit(f"{value[:40]!r}... has {len(encoded)} octets, a short string at most 255")
     return _U8.pack(len(encoded)) + encoded
 
 
 def longstr(value: bytes | str) -> bytes:
-    encoded = value.encode() if isinstance(value, str) else value
+    encoded = _encoded(value) if isinstance(value, str) else value
     return _U32.pack(len(encoded)) + encoded
 
 
 def timestamp(value: datetime | int) -> bytes:
+    """Whole seconds. Raises LocalProtocolError for a time before 1970."""
     seconds = int(value.timestamp()) if isinstance(value, datetime) else value
+    if not 0 <= seconds < 2**64:
+        raise _misfit(f"the time {value} does not fit into 64 bits of seconds since 1970")
     return _U64.pack(seconds)
 
 
 def table(fields: Mapping[str, FieldValue], depth: int = 0) -> bytes:
-    """Integers take the narrowest of `I` and `l` that holds them, `str` is `S` and `bytes` is `x`.
+    """Integers take the narrower of `I` and `l` that holds them, `str` is `S` and `bytes` is `x`.
 
     Raises LocalProtocolError for a value that no field type can carry.
     """
@@ -263,28 +281,32 @@ def _integer(value: int) -> bytes:
         return b"I" + struct.pack(">i", value)
     if -(2**63) <= value < 2**63:
         return b"l" + struct.pack(">q", value)
-    raise LocalProtocolError(ReplyCode.SYNTAX_ERROR, f"the integer {value} does not fit into 64 bits")
+    raise _misfit(f"the integer {value} does not fit into 64 bits")
 
 
 def _decimal(value: Decimal) -> bytes:
     sign, digits, exponent = value.as_tuple()
     if not isinstance(exponent, int) or sign:
-        raise LocalProtocolError(ReplyCode.SYNTAX_ERROR, f"AMQP has no decimal for {value}")
+        raise _misfit(f"AMQP has no decimal for {value}")
+    if exponent > _DECIMAL_DIGITS_MAX:  # a small number of octets may say a very large number
+        raise _misfit(f"the decimal {value} does not fit into 32 bits")
     unscaled = int("".join(map(str, digits)) or "0") * 10 ** max(exponent, 0)
     scale = max(-exponent, 0)
     if scale > 255 or unscaled >= 2**32:
-        raise LocalProtocolError(ReplyCode.SYNTAX_ERROR, f"the decimal {value} does not fit into 32 bits")
+        raise _misfit(f"the decimal {value} does not fit into 32 bits")
     return b"D" + _U8.pack(scale) + _U32.pack(unscaled)
 
 
 def _value(value: FieldValue, depth: int) -> bytes:
     if depth > TABLE_DEPTH_MAX:
-        raise LocalProtocolError(ReplyCode.SYNTAX_ERROR, f"field tables nested deeper than {TABLE_DEPTH_MAX}")
+        raise _misfit(f"field tables nested deeper than {TABLE_DEPTH_MAX}")
     match value:
         case None:
             return b"V"
         case bool():
             return b"t\x01" if value else b"t\x00"
+        case Timestamp():
+            return b"T" + timestamp(value)
         case int():
             return _integer(value)
         case float():
@@ -301,4 +323,4 @@ def _value(value: FieldValue, depth: int) -> bytes:
             return b"F" + table(value, depth + 1)
         case list() | tuple():
             return b"A" + _array(value, depth + 1)
-    raise LocalProtocolError(ReplyCode.SYNTAX_ERROR, f"a field cannot hold a {type(value).__name__}")
+    raise _misfit(f"a field cannot hold a {type(value).__name__}")

@@ -72,6 +72,15 @@ class Ledger:
         self._start = self.count = 0
         return found
 
+    def put_back(self, settled: list[Unacked]) -> None:
+        """What was settled is outstanding again, as if nothing had happened."""
+        found = [entry for entry in self._entries[self._start :] if entry is not None]
+        entries = sorted([*found, *settled], key=lambda entry: entry.first_tag)
+        self._entries = list(entries)
+        self._tags = [entry.first_tag for entry in entries]
+        self._start = 0
+        self.count += sum([len(entry.piece.offsets) for entry in settled])
+
     def settle_up_to(self, tag: int) -> list[Unacked]:
         """Everything up to `tag`, which must be there itself; 0 is all. Raises PreconditionFailed."""
         if tag == 0:

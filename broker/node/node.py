@@ -168,6 +168,14 @@ class Node:
             index += count
         return result
 
+    def check(self, vhost: Vhost, runs: Sequence[PublishRun]) -> None:
+        """Raises what `publish` would raise, before anything is published."""
+        for run in runs:
+            exchange = vhost.exchange(run.envelope.exchange).name
+            if _headers_decide(vhost, exchange, run.envelope):
+                for closed in run.contents:
+                    _copies(_headers_of(closed))
+
     def _push(
         self,
         queues: Sequence[Queue],
@@ -194,12 +202,10 @@ class Node:
         envelope = run.envelope
         exchange = vhost.exchange(envelope.exchange)
         exchange.messages_in += len(run.contents)
-        facts = envelope.facts
-        by_headers = facts.has_copies or (facts.has_headers and vhost.headers_matter(exchange.name))
+        by_headers = _headers_decide(vhost, exchange.name, envelope)
         unroutable = []
         for closed in run.contents if by_headers else ():
-            raw = properties.split(content.properties_of(closed)).get("headers")
-            headers = _decoded(raw)
+            headers = _headers_of(closed)
             queues = _queues_of(vhost, envelope, headers)
             if queues:
                 if "BCC" in headers:
@@ -455,6 +461,17 @@ def _decoded(raw: bytes | None) -> Headers:
         return wire.read_table(raw, 0)[0]
     except ProtocolError as error:
         raise PreconditionFailed(f"invalid message: its headers cannot be read: {error.text}") from None
+
+
+def _headers_of(closed: bytes) -> Headers:
+    """Raises PreconditionFailed if nobody can read them."""
+    return _decoded(properties.split(content.properties_of(closed)).get("headers"))
+
+
+def _headers_decide(vhost: Vhost, exchange: str, envelope: Envelope) -> bool:
+    """Where messages go depends on what each has in its headers."""
+    facts = envelope.facts
+    return facts.has_copies or (facts.has_headers and vhost.headers_matter(exchange))
 
 
 def _copies(headers: Headers) -> list[str]:

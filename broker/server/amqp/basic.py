@@ -247,21 +247,32 @@ def settle(channel: Channel, first: int, last: int, multiple: bool, outcome: Out
 
     Raises PreconditionFailed for a tag that is not outstanding; those before it are settled.
     """
-    unknown = None
-    if multiple:
-        entries = channel.ledger.settle_up_to(last)
-    else:
-        entries, unknown = channel.ledger.settle_each(first, last)
-    outcome(channel, entries)
-    _make_room(channel, entries)
+    entries, unknown = find(channel, first, last, multiple)
+    decide(channel, entries, outcome)
     if unknown is not None:
         raise unknown_delivery_tag(unknown)
+
+
+def find(channel: Channel, first: int, last: int, multiple: bool) -> tuple[list[Unacked], int | None]:
+    """Take deliveries out of the ledger: those there are, and the first tag that is unknown, if one is.
+
+    Raises PreconditionFailed if `multiple` goes up to an unknown tag; then the ledger is as before.
+    """
+    if multiple:
+        return channel.ledger.settle_up_to(last), None
+    return channel.ledger.settle_each(first, last)
+
+
+def decide(channel: Channel, entries: Sequence[Unacked], outcome: Outcome) -> None:
+    outcome(channel, entries)
+    _make_room(channel, entries)
 
 
 def acknowledge(channel: Channel, entries: Sequence[Unacked]) -> None:
     count = 0
     for entry in entries:
-        entry.queue.acknowledge(entry.piece)
+        if not entry.queue.deleted:
+            entry.queue.acknowledge(entry.piece)
         count += len(entry.piece.offsets)
     channel.acknowledged += count
     channel.connection.node.metrics.messages_acknowledged += count

@@ -230,6 +230,8 @@ class Channel:
         """Give everything back: consumers leave, what they had not acknowledged is ready again."""
         for consumer in list(self.consumers.values()):
             self.remove_consumer(consumer)
+        if self.transaction is not None:
+            self.transaction.roll_back()
         self.requeue_all()
         if self.confirms is not None:
             self.confirms.closed = True

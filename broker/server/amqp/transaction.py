@@ -12,19 +12,17 @@ from typing import Final, NamedTuple
 
 from broker.amqp import methods
 from broker.amqp.frames import PublishRun
-from broker.model.channel import unknown_delivery_tag
+from broker.model.channel import Unacked, unknown_delivery_tag
 from broker.model.errors import PreconditionFailed
-from broker.server.amqp.basic import Outcome, publish_now, settle
+from broker.server.amqp.basic import Outcome, decide, find, publish_now
 from broker.server.amqp.channel import Channel, handles
 
 _ACKS_MAX: Final = 65_536
 
 
 class _Settlement(NamedTuple):
-    first: int
-    last: int
-    multiple: bool
     outcome: Outcome
+    entries: list[Unacked]
 
 
 class Transaction:
@@ -33,24 +31,23 @@ class Transaction:
     def __init__(self, channel: Channel, size_max: int) -> None:
         self._channel = channel
         self._size_max = size_max
-        self.clear()
+        self._begin()
 
-    def clear(self) -> None:
+    def _begin(self) -> None:
         self._runs: list[PublishRun] = []
         self._size = 0
+        # They are in the ledger no more, so that nobody settles them twice, and come back with a rollback.
         self._settlements: list[_Settlement] = []
-        self._settled: set[int] = set()
-        self._settled_up_to = 0
+        self.ack_count = 0
 
     @property
     def publish_count(self) -> int:
         return sum(len(run.contents) for run in self._runs)
 
-    @property
-    def ack_count(self) -> int:
-        return len(self._settlements)
-
     def publish(self, runs: list[PublishRun]) -> None:
+        """Raises PreconditionFailed for a message that cannot be routed, or one too many."""
+        connection = self._channel.connection
+        connection.node.check(connection.vhost, runs)
         self._size += sum(len(closed) for run in runs for closed in run.contents)
         if self._size > self._size_max:
             raise PreconditionFailed(f"the transaction is larger than the maximum of {self._size_max} octets")
@@ -58,29 +55,32 @@ class Transaction:
 
     def settle(self, first: int, last: int, multiple: bool, outcome: Outcome) -> None:
         """Raises PreconditionFailed for a tag that is not outstanding, or was settled in here already."""
-        tags = range(last, last + 1) if multiple else range(first, last + 1)
-        if not (multiple and last == 0):
-            for tag in tags:
-                if not self._channel.ledger.holds(tag) or tag <= self._settled_up_to or tag in self._settled:
-                    raise unknown_delivery_tag(tag)
-        if len(self._settlements) >= _ACKS_MAX:
+        entries, unknown = find(self._channel, first, last, multiple)
+        self._settlements.append(_Settlement(outcome, entries))
+        self.ack_count += sum(len(entry.piece) for entry in entries)
+        if unknown is not None:
+            raise unknown_delivery_tag(unknown)
+        if self.ack_count > _ACKS_MAX:
             raise PreconditionFailed(
                 f"the transaction has more than the maximum of {_ACKS_MAX} acknowledgements"
             )
-        self._settlements.append(_Settlement(first, last, multiple, outcome))
-        if multiple:
-            self._settled_up_to = max(self._settled_up_to, last or self._channel.next_tag - 1)
-        else:
-            self._settled.update(tags)
 
     def commit(self) -> None:
-        """Carry everything out."""
+        """Carry everything out. Raises NotFound if an exchange is gone; then nothing has happened."""
+        channel = self._channel
         runs, settlements = self._runs, self._settlements
-        self.clear()
+        channel.connection.node.check(channel.connection.vhost, runs)
+        self._begin()
         if runs:
-            publish_now(self._channel, runs, plain=all(run.envelope.plain for run in runs))
-        for entry in settlements:
-            settle(self._channel, *entry)
+            publish_now(channel, runs, plain=all(run.envelope.plain for run in runs))
+        for outcome, entries in settlements:
+            decide(channel, entries, outcome)
+
+    def roll_back(self) -> None:
+        """Forget the messages; what was settled is outstanding again."""
+        settlements = self._settlements
+        self._begin()
+        self._channel.ledger.put_back([entry for _, entries in settlements for entry in entries])
 
 
 def _of(channel: Channel) -> Transaction:
@@ -102,14 +102,13 @@ def tx_select(channel: Channel, method: methods.TxSelect) -> None:
 @handles(methods.TxCommit)
 def tx_commit(channel: Channel, method: methods.TxCommit) -> None:
     transaction = _of(channel)
-    flusher = channel.connection.node.flusher
-    flusher.open.atomic = True
-    commit = flusher.open
+    commit = channel.connection.node.flusher.open
     transaction.commit()
+    commit.atomic = True
     channel.reply(methods.TxCommitOk(), after=commit)
 
 
 @handles(methods.TxRollback)
 def tx_rollback(channel: Channel, method: methods.TxRollback) -> None:
-    _of(channel).clear()
+    _of(channel).roll_back()
     channel.send(methods.TxRollbackOk())

@@ -1,4 +1,9 @@
-"""Questions to the broker on one channel, and its answers, which come in the order of the questions."""
+"""Questions to the broker on one channel, and its answers.
+
+Shape:  answers come in the order of the questions, but for basic.consume-ok and cancel-ok
+Why:    In RabbitMQ those two come from the queue, and the others from the channel; they have the
+        consumer's tag to be told by.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +14,7 @@ from typing import Final, TypeAlias
 import anyio
 from anyio import Event
 
+from broker.amqp import methods
 from broker.amqp.errors import RemoteProtocolError
 from broker.amqp.methods import Method
 from broker.amqp.spec import ReplyCode
@@ -100,30 +106,45 @@ class Call:
 class Calls:
     """The questions of a channel that are not answered yet."""
 
-    __slots__ = ("_waiting",)
+    __slots__ = ("_of_consumers", "_waiting")
 
     def __init__(self) -> None:
         self._waiting: deque[Call] = deque()
+        self._of_consumers: dict[tuple[type[Method], str], Call] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._waiting)
+        return bool(self._waiting or self._of_consumers)
 
-    def add(self, call: Call) -> None:
-        self._waiting.append(call)
+    def add(self, call: Call, consumer_tag: str | None = None) -> None:
+        """With a tag if it is about a consumer; then it expects one kind of answer."""
+        if consumer_tag is None:
+            self._waiting.append(call)
+        else:
+            (kind,) = call.expects
+            self._of_consumers[kind, consumer_tag] = call
 
     def answer(self, reply: Method, content: bytes = b"") -> None:
         """Raises RemoteProtocolError for an answer to something else."""
+        if isinstance(reply, methods.BasicConsumeOk | methods.BasicCancelOk):
+            call = self._of_consumers.pop((type(reply), reply.consumer_tag), None)
+            if call is None:
+                raise _unexpected(reply, f"none for the consumer {reply.consumer_tag!r}")
+            call.answer(reply)
+            return
         if not self._waiting or not isinstance(reply, self._waiting[0].expects):
-            asked = (
-                " or ".join(kind.name for kind in self._waiting[0].expects) if self._waiting else "nothing"
-            )
-            raise RemoteProtocolError(
-                ReplyCode.UNEXPECTED_FRAME, f"{reply.name} came where {asked} was expected", *reply.id
-            )
+            asked = self._waiting[0].expects if self._waiting else ()
+            raise _unexpected(reply, " or ".join(kind.name for kind in asked) or "no answer")
         self._waiting.popleft().answer(reply, content)
 
     def fail(self, reason: Reason) -> None:
         """There will be no answers."""
-        waiting, self._waiting = self._waiting, deque()
-        for call in waiting:
+        calls = [*self._waiting, *self._of_consumers.values()]
+        self._waiting.clear()
+        self._of_consumers.clear()
+        for call in calls:
             call.fail(reason)
+
+
+def _unexpected(reply: Method, asked: str) -> RemoteProtocolError:
+    text = f"{reply.name} came where {asked} was expected"
+    return RemoteProtocolError(ReplyCode.UNEXPECTED_FRAME, text, *reply.id)

@@ -279,24 +279,24 @@ class Channel(Topology):
             qos = methods.BasicQos(prefetch_count=consumer.prefetch)
             self._ask(qos, Call(methods.BasicQosOk))
         self._consumers[consumer.tag] = consumer
-        return self._ask(method, Call(methods.BasicConsumeOk))
+        return self._ask(method, Call(methods.BasicConsumeOk), consumer.tag)
 
     def _cancel(self, consumer: Consumer) -> Call | None:
         """Its deliveries come until the broker has answered; None if it is not there any more."""
         if self._reason is not None or consumer.tag not in self._consumers:
             return None
         call = Call(methods.BasicCancelOk, answered=lambda _: self._consumers.pop(consumer.tag, None))
-        return self._ask(methods.BasicCancel(consumer_tag=consumer.tag), call)
+        return self._ask(methods.BasicCancel(consumer_tag=consumer.tag), call, consumer.tag)
 
     def _acknowledge(self, tag: int) -> None:
         self._check()
-        del self._unsettled[tag]
         self._traffic.acknowledge(self.number, tag, self._unsettled)
 
     def _refuse(self, tag: int, requeue: bool) -> None:
         self._check()
-        del self._unsettled[tag]
+        # Acknowledgements that wait in the outbox go first, and must not go for this one, too.
         self._send(methods.BasicNack(delivery_tag=tag, requeue=requeue))
+        del self._unsettled[tag]
 
     def _requeue(self, tags: Iterable[int]) -> None:
         """Give back what nobody has seen; on a closed channel the broker has done so."""
@@ -317,11 +317,11 @@ class Channel(Topology):
         assert isinstance(reply, kind)
         return reply
 
-    def _ask(self, method: Method, call: Call) -> Call:
-        """Raises InvalidValue, ChannelClosed, ConnectionClosed."""
+    def _ask(self, method: Method, call: Call, consumer_tag: str | None = None) -> Call:
+        """Send a method; `consumer_tag` says whose it is. Raises InvalidValue, ChannelClosed, ConnectionClosed."""
         self._check()
         octets = self._encode(method)
-        self._calls.add(call)
+        self._calls.add(call, consumer_tag)
         self._traffic.send(octets)
         return call
 

@@ -11,7 +11,6 @@ Why:    A consumer that acknowledges one message after the other would send a fr
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
 from typing import Final
 
 from broker.amqp import methods
@@ -39,7 +38,7 @@ class Outbox:
         self._taken = 0
         self._ack_channel = 0  # which is none that could acknowledge
         self._first = self._last = 0
-        self._unsettled: Mapping[int, None] = {}
+        self._unsettled: dict[int, None] = {}
 
     def put(self, octets: bytes) -> None:
         if self._ack_channel:
@@ -47,13 +46,15 @@ class Outbox:
         self._pieces.append(octets)
         self._size += len(octets)
 
-    def acknowledge(self, channel: int, tag: int, unsettled: Mapping[int, None]) -> None:
-        """`unsettled` are the channel's other tags, ascending; the mapping is looked at later."""
+    def acknowledge(self, channel: int, tag: int, unsettled: dict[int, None]) -> None:
+        """`unsettled` are the channel's tags, ascending; this one is taken out, at the right moment."""
         if channel == self._ack_channel and tag == self._last + 1:
+            del unsettled[tag]
             self._last = tag
             return
         if self._ack_channel:
-            self._end_acks()
+            self._end_acks()  # for which this tag is not settled yet
+        del unsettled[tag]
         self._ack_channel = channel
         self._first = self._last = tag
         self._unsettled = unsettled

@@ -12,7 +12,6 @@ Limits: nothing is read while a consumer without acknowledgements has its buffer
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -99,7 +98,7 @@ class Traffic:
         if self._resume is not None:
             self._wake_reader()
 
-    def acknowledge(self, channel: int, tag: int, unsettled: Mapping[int, None]) -> None:
+    def acknowledge(self, channel: int, tag: int, unsettled: dict[int, None]) -> None:
         self._outbox.acknowledge(channel, tag, unsettled)
         if self._wake is not None:
             self._wake_writer()

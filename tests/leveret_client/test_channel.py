@@ -163,6 +163,46 @@ async def test_questions_may_be_asked_together():
     await play(client, broker)
 
 
+@on_both_backends
+async def test_answers_about_consumers_come_when_they_like():
+    """RabbitMQ's queues give them, and its channels all the others."""
+
+    async def client(connect):
+        async with (
+            connect() as connection,
+            connection.channel() as channel,
+            anyio.create_task_group() as tasks,
+        ):
+            for tag in "abc":
+                tasks.start_soon(come_and_go, channel, tag)
+            await channel.declare_queue("q")
+
+    async def come_and_go(channel, tag):
+        async with channel.consume("q", consumer_tag=tag):
+            pass
+
+    async def broker(fake):
+        await fake.open()
+        await fake.open_channel()
+        asked = [await fake.next(1) for _ in range(7)]
+        tags = [method.consumer_tag for method in asked if isinstance(method, methods.BasicConsume)]
+        assert sorted(tags) == ["a", "b", "c"]
+        answers = {methods.BasicQos: methods.BasicQosOk(), methods.QueueDeclare: methods.QueueDeclareOk()}
+        in_order = [answers[type(method)] for method in asked if type(method) in answers]
+        await fake.say(
+            methods.BasicConsumeOk(tags[2]),
+            *in_order,
+            methods.BasicConsumeOk(tags[0]),
+            methods.BasicConsumeOk(tags[1]),
+        )
+        cancelled = [(await fake.expect(methods.BasicCancel)).consumer_tag for _ in range(3)]
+        await fake.say(*[methods.BasicCancelOk(tag) for tag in reversed(cancelled)])
+        await fake.close_channel()
+        await fake.close()
+
+    await play(client, broker)
+
+
 # ---- declaring, at a real broker ----
 
 

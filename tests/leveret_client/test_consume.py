@@ -222,6 +222,26 @@ async def test_an_older_message_is_not_acknowledged_by_the_way():
     await play(on_a_channel(use), broker)
 
 
+@pytest.mark.parametrize("requeue", [True, False])
+@on_both_backends
+async def test_an_older_message_that_is_refused_next_is_not_acknowledged_before(requeue):
+    async def use(channel):
+        messages = channel.consume("q")
+        first, second, third = [await anext(messages) for _ in range(3)]
+        await second.ack()
+        await third.ack()
+        await first.nack(requeue=requeue)
+
+    async def broker(fake):
+        await open_to_consume(fake)
+        await fake.write(fake.deliveries(TAG, 1, b"", b"", b""))
+        assert [await fake.acked() for _ in range(2)] == [Acked(2, False), Acked(3, False)]
+        assert await fake.expect(methods.BasicNack) == methods.BasicNack(1, False, requeue)
+        await close_all(fake)
+
+    await play(on_a_channel(use), broker)
+
+
 @on_both_backends
 async def test_without_acknowledgement_nothing_is_settled():
     async def use(channel):

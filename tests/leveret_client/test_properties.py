@@ -82,10 +82,10 @@ def test_headers_of_all_types():
         ({"headers": {"x": object()}}, "headers.*cannot hold a object"),
         ({"headers": {"x" * 256: 1}}, "headers.*at most 255"),
         ({"headers": {1: 1}}, "headers cannot be"),
-        ({"priority": 256}, "priority cannot be 256"),
-        ({"priority": "high"}, "priority cannot be 'high'"),
-        ({"timestamp": -1}, "timestamp cannot be -1"),
-        ({"message_id": 7}, "message_id cannot be 7"),
+        ({"priority": 256}, "priority.*256"),
+        ({"priority": "high"}, "priority.*high"),
+        ({"timestamp": -1}, "timestamp.*-1"),
+        ({"message_id": 7}, "message_id.*7"),
     ],
 )
 def test_what_a_property_cannot_hold_is_said(fields, reason):

@@ -190,14 +190,21 @@ async def test_an_impersonator_may_be_anybody(broker):
     assert (await channel.get("q")).properties.user_id == "guest"
 
 
-async def test_what_came_before_a_bad_message_is_published(client, channel):
+@pytest.mark.parametrize(
+    "bad",
+    [{"expiration": "soon"}, {"user_id": "eve"}, {"headers": {"CC": 1}}, {"exchange": "nope"}],
+    ids=lambda bad: next(iter(bad)),
+)
+async def test_what_came_before_a_bad_message_is_published(client, channel, bad):
     await channel.declare("q")
     await client.write(
         channel.publishing(b"1", to="q")
-        + channel.publishing(b"2", to="q")
-        + channel.publishing(b"3", to="q", expiration="soon")
-        + channel.publishing(b"4", to="q")
+        + channel.publishing(b"2", to="nope", mandatory=True)
+        + channel.publishing(b"3", to="q")
+        + channel.publishing(b"4", to="q", **bad)
+        + channel.publishing(b"5", to="q")
     )
+    assert (await channel.message()).body == b"2"
     await channel.refused()
     channel = await client.channel(1)
     assert await channel.depth("q") == 2

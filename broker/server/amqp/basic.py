@@ -46,13 +46,15 @@ def publish(channel: Channel, event: Publishes) -> None:
     plain = True
     for number, run in enumerate(runs):
         envelope = run.envelope
-        if not channel.may_publish(envelope):
-            try:
+        try:
+            if not channel.may_publish(envelope):
                 check_publish(channel, envelope)
-            except (ModelError, ProtocolError):
-                _carry_out(channel, runs[:number], plain)  # what came before was right
-                raise
-            channel.grant_publish(envelope)
+                channel.grant_publish(envelope)
+            if envelope.facts.has_copies:
+                channel.connection.node.check(channel.connection.vhost, [run])
+        except (ModelError, ProtocolError):
+            _carry_out(channel, runs[:number], plain)  # what came before was right
+            raise
         if not envelope.plain:
             plain = False
             if envelope.facts.asks_direct_reply:

@@ -262,7 +262,7 @@ async def test_a_consumer_hears_of_a_queue_that_is_deleted(api):
     await channel.declare("q")
     tag = await channel.consume("q")
     await api.delete("/queues/%2F/q")
-    assert (await channel.expect(methods.BasicCancel)).consumer_tag == tag
+    assert await channel.next() == methods.BasicCancel(consumer_tag=tag, nowait=True)
     with pytest.raises(Refused, match="404"):
         await channel.declare("q", passive=True)
 

@@ -114,4 +114,4 @@ def _user_value(user: User) -> dict[str, Any]:
 
 
 # The hash of a password that was thrown away.
-_NOBODY = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$Wn9cVwJ3s0mQ0o2mL8fUe2nM0mXx0cV0o3r6c9w1m3E"
+_NOBODY = "$argon2id$v=19$m=7168,t=5,p=1$c29tZXNhbHRzb21lc2FsdA$Wn9cVwJ3s0mQ0o2mL8fUe2nM0mXx0cV0o3r6c9w1m3E"

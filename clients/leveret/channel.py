@@ -279,14 +279,26 @@ class Channel(Topology):
             qos = methods.BasicQos(prefetch_count=consumer.prefetch)
             self._ask(qos, Call(methods.BasicQosOk))
         self._consumers[consumer.tag] = consumer
-        return self._ask(method, Call(methods.BasicConsumeOk), consumer.tag)
+        call = Call(methods.BasicConsumeOk, answered=lambda _: self._agreed(consumer))
+        return self._ask(method, call, consumer.tag)
+
+    def _agreed(self, consumer: Consumer) -> None:
+        consumer._agreed = True
+        if consumer._cancelling is not None:
+            self._ask_to_cancel(consumer, consumer._cancelling)
 
     def _cancel(self, consumer: Consumer) -> Call | None:
         """Its deliveries come until the broker has answered; None if it is not there any more."""
         if self._reason is not None or consumer.tag not in self._consumers:
             return None
         call = Call(methods.BasicCancelOk, answered=lambda _: self._consumers.pop(consumer.tag, None))
-        return self._ask(methods.BasicCancel(consumer_tag=consumer.tag), call, consumer.tag)
+        # A channel of RabbitMQ crashes on the cancel of a consumer that its queue has not agreed to.
+        if consumer._agreed:
+            self._ask_to_cancel(consumer, call)
+        return call
+
+    def _ask_to_cancel(self, consumer: Consumer, call: Call) -> None:
+        self._ask(methods.BasicCancel(consumer_tag=consumer.tag), call, consumer.tag)
 
     def _acknowledge(self, tag: int) -> None:
         self._check()

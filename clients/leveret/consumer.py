@@ -56,6 +56,8 @@ class Consumer:
         self._channel = channel
         self._buffer: deque[tuple[int, bytes, DeliveryEnvelope]] = deque()
         self._started = False
+        self._agreed = False
+        """The broker has said yes."""
         self._overfull = False
         self._cancelling: Call | None = None
         self._over: Callable[[], Exception] | None = None
@@ -166,6 +168,8 @@ class Consumer:
         """The channel is closed: what is not acknowledged goes back into the queue by itself."""
         if not self.no_ack:
             self._buffer.clear()
+        if self._cancelling is not None:
+            self._cancelling.fail(reason)
         self._end(reason)
 
     def _end(self, reason: Callable[[], Exception]) -> None:

@@ -328,6 +328,63 @@ async def test_whoever_waits_hears_that_it_is_closed():
 
 
 @on_both_backends
+async def test_nothing_is_cancelled_before_the_broker_has_agreed():
+    """RabbitMQ's channels crash on that."""
+
+    async def use(channel):
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(channel.consume("q").__aenter__)
+                await anyio.wait_all_tasks_blocked()
+                scope.cancel()
+        await channel.declare_queue("not cancelled yet")
+        messages = channel.consume("q")
+        with anyio.move_on_after(0):
+            await anext(messages)
+        await messages.aclose()
+
+    async def broker(fake):
+        await fake.open()
+        await fake.open_channel()
+        await fake.expect(methods.BasicQos)
+        await fake.expect(methods.BasicConsume)
+        await fake.expect(methods.QueueDeclare)
+        await fake.say(methods.BasicQosOk(), methods.BasicConsumeOk(TAG))
+        await expect_cancel(fake)
+        await fake.write(fake.deliveries(TAG, 1, b""))
+        assert await fake.expect(methods.BasicNack) == requeued(1)
+        await fake.say(methods.BasicCancelOk(TAG), methods.QueueDeclareOk())
+        await expect_consume(fake, "leveret-1-2")
+        await expect_cancel(fake, "leveret-1-2")
+        await fake.say(methods.BasicCancelOk("leveret-1-2"))
+        await close_all(fake)
+
+    await play(on_a_channel(use), broker)
+
+
+@on_both_backends
+async def test_a_consumer_that_is_cancelled_while_the_broker_refuses_it():
+    async def use(channel):
+        messages = channel.consume("q")
+        with anyio.move_on_after(0):
+            await anext(messages)
+        await messages.aclose()
+        with pytest.raises(leveret.ChannelClosed, match="404"):
+            await channel.declare_queue()
+
+    async def broker(fake):
+        await fake.open()
+        await fake.open_channel()
+        await fake.expect(methods.BasicQos)
+        await fake.expect(methods.BasicConsume)
+        await fake.say(methods.BasicQosOk(), methods.ChannelClose(404, "NOT_FOUND", 60, 20))
+        await fake.expect(methods.ChannelCloseOk)
+        await fake.close()
+
+    await play(on_a_channel(use), broker)
+
+
+@on_both_backends
 async def test_a_consumer_that_was_never_started_is_closed_without_a_word():
     async def use(channel):
         await channel.consume("q").aclose()

@@ -177,10 +177,14 @@ class Confirms:
         self._unclaimed(message)
 
     def _unclaimed(self, message: ReturnedMessage) -> None:
-        if self._on_return is not None:
-            self._on_return(message)
-        else:
+        if self._on_return is None:
             logger.warning("a message came back that nobody waits for: %r", message)
+            return
+        try:
+            self._on_return(message)
+        except Exception:
+            # The reader calls it, on which everybody depends.
+            logger.exception("on_return failed for %r", message)
 
     def fail(self, reason: Reason) -> None:
         """None of them will be confirmed any more."""

@@ -75,7 +75,7 @@ class Connection:
         """A channel, open inside `async with`.
 
         `on_return` is called with mandatory messages that came back after `publish` was cancelled, so
-        that nobody waits for them; without it they are logged.
+        that nobody waits for them; without it they are logged. So is what it raises.
         """
         if self._traffic is None:
             raise RuntimeError("the connection is not open: use it in `async with`")

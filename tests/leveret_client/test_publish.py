@@ -304,6 +304,21 @@ async def test_what_comes_back_when_nobody_waits_any_more_can_be_had(caplog):
 
 
 @on_both_backends
+async def test_an_error_of_whoever_takes_what_comes_back_harms_nobody(caplog):
+    async def use(channel):
+        await publish_and_go(channel, mandatory=True)
+        await channel.publish(b"after")
+
+    def complain(message):
+        raise ValueError("not mine")
+
+    await play(on_a_channel(use, on_return=complain), take_back_what_nobody_waits_for)
+    (record,) = caplog.records
+    assert record.getMessage().startswith("on_return failed for <ReturnedMessage 312 NO_ROUTE")
+    assert "not mine" in str(record.exc_info)
+
+
+@on_both_backends
 async def test_a_return_of_something_that_was_not_published_is_logged(caplog):
     async def use(channel):
         await channel.publish(b"mine", mandatory=True)

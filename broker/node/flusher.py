@@ -42,6 +42,7 @@ logger = logging.getLogger("broker.node")
 DIRECT_LOGS_MAX: Final = 2
 JOURNAL_SIZE_MAX: Final = 16 * 1024 * 1024
 SETTLE_MS: Final = 100
+UNWRITTEN_MAX: Final = 16 * 1024 * 1024
 
 
 @dataclass(slots=True, eq=False)
@@ -54,6 +55,8 @@ class Commit:
     """Files and, with a slash at the end, directories that go when all else is safe."""
     atomic: bool = False
     """All or nothing, whatever happens: it goes into one record of the journal."""
+    size: int = 0
+    """About how many octets of messages it has to write."""
     done: bool = False
 
 
@@ -102,9 +105,18 @@ class Flusher:
 
     # ---- what a commit holds ----
 
-    def appended(self, store: QueueStore) -> None:
+    def appended(self, store: QueueStore, size: int) -> None:
+        """A queue has a message for its log, or some, of about so many octets."""
         if not store.closed:
             self._appended[store] = None
+            self.open.size += size
+
+    @property
+    def crowded(self) -> bool:
+        """More waits for the disk than should be in memory: whoever brings messages had better wait too."""
+        running = self._running
+        waiting = self.open.size + (running.size if running is not None else 0)
+        return waiting > UNWRITTEN_MAX or self._journal_size > 2 * self._journal_size_max
 
     def settled(self, store: QueueStore) -> None:
         if store.closed:

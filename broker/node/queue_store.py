@@ -34,6 +34,8 @@ logger = logging.getLogger("broker.node")
 Pushed: TypeAlias = tuple[Envelope, list[bytes], range, int | None, int, bool]
 
 _READ_SIZE = 1024 * 1024
+# What a message costs in memory beside its body.
+_MESSAGE_COST = 128
 
 
 class QueueStore:
@@ -101,7 +103,7 @@ class QueueStore:
                 transient,
             )
         )
-        self._flusher.appended(self)
+        self._flusher.appended(self, piece.size + _MESSAGE_COST * len(piece.offsets))
 
     def settle(self, offsets: range) -> None:
         waiting_from = self._pushed[0][2].start if self._pushed else offsets.stop

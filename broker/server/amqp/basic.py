@@ -115,6 +115,8 @@ def publish_now(channel: Channel, runs: list[PublishRun], plain: bool) -> None:
     if channel.confirms is not None:
         metrics.messages_received_confirm += count
         channel.confirms.add(count, published.commit, published.refused)
+    if node.flusher.crowded:
+        connection.slow_down(node.flusher.open)
 
 
 def _return_or_drop(channel: Channel, runs: list[PublishRun], unroutable: Sequence[int]) -> None:

@@ -3,7 +3,7 @@
 Flow:   the pump says readable: what came is parsed and carried out at once; what is to go out is collected
         and sent with one call at the end of the pass. Nothing here awaits; a login runs in a task.
 Limits: reads stop while more than `_OUTBOX_HIGH` octets wait to be sent, while a definition becomes durable,
-        and, for publishers, while an alarm is on; what was read already waits when `_OUTBOX_MAX` are to be
+        and, for publishers, while an alarm is on or the disk does not keep up; what was read already waits when `_OUTBOX_MAX` are to be
         sent. Handshake and closing have deadlines.
 Spec:   AMQP 0-9-1 section 2.2.4; RabbitMQ's rabbit_reader for texts, heartbeats and connection.blocked.
 """
@@ -84,6 +84,7 @@ class AmqpConnection:
         "_reading",
         "_receive_size",
         "_silent_checks",
+        "_slowed",
         "_socket",
         "_starved",
         "_told_blocked",
@@ -146,6 +147,7 @@ class AmqpConnection:
         self._delayed: list[Event] = []
         self._blocked = False
         self._told_blocked = False
+        self._slowed = False
         self._gone = False
         self._deadline: Timer | None = self.node.scheduler.after(
             int(server.options.handshake_timeout_s * 1000), self._handshake_timed_out
@@ -402,7 +404,11 @@ class AmqpConnection:
         # Whoever waits for room hears of it from the pump, even if all was sent at once.
         writing = bool(self._unsent) or self._starved
         reading = not (
-            self._held is not None or self._delayed or self._blocked or self._outbox_size > _OUTBOX_HIGH
+            self._held is not None
+            or self._delayed
+            or self._blocked
+            or self._slowed
+            or self._outbox_size > _OUTBOX_HIGH
         )
         if self.codec.state is State.CLOSED:
             if not self._unsent and not self._outbox:
@@ -414,6 +420,17 @@ class AmqpConnection:
             self.server.pump.watch(self, reading=reading, writing=writing)
 
     # ---- publishers and alarms ----
+
+    def slow_down(self, commit: Commit) -> None:
+        """It publishes faster than the disk writes: nothing more is read from it until this is done."""
+        if not self._slowed:
+            self._slowed = True
+            commit.waiters.append(self._speed_up)
+            self._update_watch()
+
+    def _speed_up(self) -> None:
+        self._slowed = False
+        self._update_watch()
 
     def block(self) -> None:
         """It published while an alarm is on: nothing more is read from it until that is off."""
@@ -683,7 +700,7 @@ class AmqpConnection:
 
     @property
     def state(self) -> str:
-        return "blocked" if self._blocked else self.codec.state.value
+        return "blocked" if self._blocked else "flow" if self._slowed else self.codec.state.value
 
     def snapshot(self) -> ConnectionSnapshot:
         return ConnectionSnapshot(

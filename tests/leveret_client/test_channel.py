@@ -24,6 +24,9 @@ async def test_numbers_are_used_again_when_the_broker_has_answered():
                 assert again.number == 1
             async with connection.channel() as again:
                 assert again.number == 2
+                for _ in range(2):
+                    async with connection.channel() as other:
+                        assert other.number == 1
 
     async def broker(fake):
         await fake.open()
@@ -31,9 +34,13 @@ async def test_numbers_are_used_again_when_the_broker_has_answered():
         await fake.open_channel(2)
         await fake.close_channel(2)
         await fake.close_channel(1)
-        for number in (1, 2):
-            await fake.open_channel(number)
-            await fake.close_channel(number)
+        await fake.open_channel(1)
+        await fake.close_channel(1)
+        await fake.open_channel(2)
+        for _ in range(2):
+            await fake.open_channel(1)
+            await fake.close_channel(1)
+        await fake.close_channel(2)
         await fake.close()
 
     await play(client, broker, channel_max=2)

@@ -443,6 +443,31 @@ async def test_publishing_waits_while_the_connection_is_blocked():
 
 
 @on_both_backends
+async def test_publishing_many_waits_while_the_connection_is_blocked():
+    async def client(connect):
+        async with connect() as connection, connection.channel() as channel:
+            assert await channel.publish_many([b"%d" % number for number in range(6)], window=2) == 6
+
+    async def broker(fake):
+        await fake.open()
+        await fake.open_channel()
+        await fake.expect(methods.ConfirmSelect)
+        await fake.published()
+        await fake.published()
+        await fake.say_own(methods.ConnectionBlocked("low on disk"))
+        await fake.say(methods.BasicAck(2, True))
+        assert await fake.silent()
+        await fake.say_own(methods.ConnectionUnblocked())
+        for number in range(3, 7):
+            assert (await fake.published()).body == b"%d" % (number - 1)
+            await fake.say(methods.BasicAck(number, False))
+        await fake.close_channel()
+        await fake.close()
+
+    await play(client, broker)
+
+
+@on_both_backends
 async def test_a_blocked_publisher_hears_that_the_connection_is_closed():
     async def client(connect):
         async with connect() as connection, connection.channel() as channel:

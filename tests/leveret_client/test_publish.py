@@ -1,5 +1,6 @@
 """Publishing: confirms in all their shapes, returns, windows, and when publishers must wait."""
 
+import contextlib
 import logging
 from datetime import UTC, datetime
 
@@ -441,6 +442,31 @@ async def test_after_a_failure_no_more_are_taken():
 
     await play(on_a_channel(use), broker)
     assert len(taken) <= 5
+
+
+@on_both_backends
+async def test_after_a_failure_no_more_are_waited_for():
+    taken = []
+
+    async def bodies():
+        for number in range(100):
+            taken.append(number)
+            yield b"%d" % number
+
+    async def use(channel):
+        async with contextlib.aclosing(bodies()) as source:
+            error = await fails(leveret.NotAllConfirmed, channel.publish_many, source, window=1)
+        assert (error.published, list(error.failures)) == (1, [0])
+
+    async def broker(fake):
+        await open_to_publish(fake)
+        await fake.expect(methods.ConfirmSelect)
+        await fake.published()
+        await fake.say(nack(1, False))
+        await close_all(fake)
+
+    await play(on_a_channel(use), broker)
+    assert len(taken) == 2
 
 
 @on_both_backends

@@ -93,9 +93,11 @@ class BrokerProcess:
         assert self.process is not None
         assert self.process.stdout is not None
         descriptor = self.process.stdout.fileno()
+        poll = select.poll()  # select itself knows no descriptor above 1,023
+        poll.register(descriptor, select.POLLIN)
         octets = b""
         while f"{READY}\n".encode() not in octets:
-            ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
+            ready = poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
             some = os.read(descriptor, 65_536) if ready else b""
             if not some:
                 self.kill()

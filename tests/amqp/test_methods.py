@@ -202,6 +202,7 @@ def test_pamqp_knows_most_methods() -> None:
     assert {methods.BY_ID[id].name for id in _UNKNOWN_THERE} <= {"access.request", "access.request-ok"}
 
 
+@pytest.mark.filterwarnings("ignore:This command is deprecated:DeprecationWarning")
 @given(any_method.filter(lambda method: method.id not in _UNKNOWN_THERE).map(_plain))
 def test_pamqp_reads_what_we_write(method: Method) -> None:
     frame = methods.encode(5, method)

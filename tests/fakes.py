@@ -126,16 +126,26 @@ def _outside(writes: list[tuple[int, bytes]], covered: range) -> list[tuple[int,
 
 @dataclass(frozen=True)
 class _Step:
-    """A change of names: `name` has this file now, or none; `old` has none any more."""
+    """A change of names: `name` has this file now, or none; `old` has none any more.
+
+    With a slash at its end, `name` is a directory that is gone with everything in it.
+    """
 
     name: str
     file: _File | None
     old: str = ""
 
+    @property
+    def directory(self) -> str:
+        return _directory(self.name.rstrip("/"))
+
     def apply(self, names: dict[str, _File]) -> None:
         if self.old:
             names.pop(self.old, None)
-        if self.file is None:
+        if self.name.endswith("/"):
+            for below in [found for found in names if found.startswith(self.name)]:
+                del names[below]
+        elif self.file is None:
             names.pop(self.name, None)
         else:
             names[self.name] = self.file
@@ -247,6 +257,7 @@ class FakeFiles:
             self._step("make_directory", path)
             self.make_directory(_directory(path))
             self._directories.add(path)
+            self._make_safe(_directory(path))
 
     def size(self, path: str) -> int:
         with self._lock:
@@ -277,6 +288,7 @@ class FakeFiles:
             with _Finishing(self, "remove_directory", path):
                 for found in below:
                     self._change_names(_Step(found, None))
+                self._change_names(_Step(f"{path}/", None))
             self._directories = {
                 found for found in self._directories if found != path and not found.startswith(f"{path}/")
             }
@@ -286,10 +298,7 @@ class FakeFiles:
             self._step("sync_directory", path)
             if path not in self._directories:
                 raise SyncFailed(f"{path}: No such file or directory")
-            for step in self._name_steps:
-                if _directory(step.name) == path:
-                    step.apply(self._safe_names)
-            self._name_steps = [step for step in self._name_steps if _directory(step.name) != path]
+            self._make_safe(path)
 
     def reserve(self, path: str, size: int) -> None:
         with self._lock:
@@ -331,6 +340,12 @@ class FakeFiles:
                 raise SyncFailed(f"{path}: No such file or directory")
             self._change_names(_Step(path, _File()))
         return self._files[path]
+
+    def _make_safe(self, directory: str) -> None:
+        for step in self._name_steps:
+            if step.directory == directory:
+                step.apply(self._safe_names)
+        self._name_steps = [step for step in self._name_steps if step.directory != directory]
 
     def _change_names(self, step: _Step) -> None:
         step.apply(self._files)
@@ -444,3 +459,16 @@ class FakeDefinitions:
 
     def close(self) -> None:
         return
+
+
+class FakeClock:
+    """A `Clock` that a test sets."""
+
+    def __init__(self, now: int) -> None:
+        self.now = now
+
+    def now_ms(self) -> int:
+        return self.now
+
+    def seconds_until(self, moment_ms: int) -> float:
+        return (moment_ms - self.now) / 1000

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from broker.node.definitions import Change, DefinitionStore
-from broker.node.worker import Job, Rewrite, Worker
+from broker.node.worker import Job, MakeWorker, Rewrite, Worker
 from broker.storage import journal
 from broker.storage.file import Files
 from broker.storage.log import Write
@@ -55,6 +55,8 @@ class Commit:
     """Files and, with a slash at the end, directories that go when all else is safe."""
     atomic: bool = False
     """All or nothing, whatever happens: it goes into one record of the journal."""
+    forgets: bool = False
+    """A queue is gone of which the journal holds something: that stays there until this is done."""
     size: int = 0
     """About how many octets of messages it has to write."""
     done: bool = False
@@ -72,7 +74,7 @@ class Flusher:
         *,
         journal_number: int = 1,
         journal_size_max: int = JOURNAL_SIZE_MAX,
-        make_worker: Callable[[str, Files, DefinitionStore, Callable[[Job], None]], Worker] = Worker,
+        make_worker: MakeWorker = Worker,
     ) -> None:
         self.open = Commit()
         self.when_settled: Callable[[], object] = lambda: None
@@ -167,7 +169,7 @@ class Flusher:
         """Start a commit, unless one runs or there is nothing to do."""
         if self._running is not None or self._failed:
             return
-        if not self._checkpointing and self._checkpoint_wanted():
+        if self._checkpoint_wanted() and not self._checkpointing and not self.open.forgets:
             self._checkpoint()
         if self._has_work():
             self._start()
@@ -319,7 +321,9 @@ class Flusher:
         self._appended.pop(store, None)
         self._settled.pop(store, None)
         self.settled_lately.pop(store, None)
-        self._journaled.pop(store, None)
+        if store in self._journaled:
+            del self._journaled[store]
+            self.open.forgets = True
         self._remove_directory(store)
 
     def _remove_directory(self, store: QueueStore) -> None:

@@ -38,6 +38,7 @@ from broker.node.metrics import Metrics
 from broker.node.peers import Listener, Peer
 from broker.node.scheduler import Scheduler, Timer
 from broker.node.topology import Topology
+from broker.node.worker import MakeWorker, Worker
 from broker.storage import journal, recovery
 from broker.storage.errors import DiskFull
 from broker.storage.file import Disk, Files
@@ -87,6 +88,7 @@ class Node:
         definitions: DefinitionStore,
         clock: Clock,
         unlock: Callable[[], None],
+        make_worker: MakeWorker = Worker,
     ) -> None:
         """Use `open_node`."""
         self._unlock = unlock
@@ -115,6 +117,7 @@ class Node:
             definitions,
             clock.now_ms,
             journal_number=self._journal.next_number,
+            make_worker=make_worker,
         )
         self.flusher.when_settled = lambda: self.scheduler.after(SETTLE_MS, self.flusher.settle_soon)
         self.accounts = Accounts(self.flusher)

@@ -16,7 +16,7 @@ import queue
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from broker.node.definitions import Change, DefinitionStore
 from broker.storage.errors import CorruptLog, DiskFull
@@ -28,6 +28,8 @@ from broker.storage.segment import REWRITE_SUFFIX, Segment
 if TYPE_CHECKING:
     from broker.node.flusher import Commit
     from broker.node.queue_store import QueueStore
+
+MakeWorker: TypeAlias = "Callable[[str, Files, DefinitionStore, Callable[[Job], None]], Worker]"
 
 logger = logging.getLogger("broker.node")
 
@@ -67,7 +69,7 @@ class Job:
 
 
 class Worker:
-    """Carries out jobs."""
+    """Carries out jobs, in a thread that begins with the first of them."""
 
     def __init__(
         self,
@@ -103,31 +105,27 @@ class Worker:
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
-            self.carry_out(job)
-
-    def carry_out(self, job: Job) -> None:
-        """In the worker's thread."""
-        try:
-            while not self._done(job):
+            while not self.attempt(job):
                 self._impatient.wait(_FULL_RETRY_S)
-        except BaseException as failure:
-            job.failure = failure
-        if job.commit is None:
-            self._handles.close()  # a removed segment that is held open keeps its room
-        self._finished(job)
 
-    def _done(self, job: Job) -> bool:
-        """Do it; False if there was no room."""
+    def attempt(self, job: Job) -> bool:
+        """Carry a job out; False if there was no room, and it may be tried again."""
         try:
             self._do(job)
         except DiskFull as error:
-            if self._impatient.is_set():
-                raise
-            if not self.disk_full:
-                logger.error("disk: %s; publishers wait until there is room", error)
-            self.disk_full = True
-            return False
-        self.disk_full = False
+            if not self._impatient.is_set():
+                if not self.disk_full:
+                    logger.error("disk: %s; publishers wait until there is room", error)
+                self.disk_full = True
+                return False
+            job.failure = error
+        except BaseException as failure:
+            job.failure = failure
+        else:
+            self.disk_full = False
+        if job.commit is None:
+            self._handles.close()  # a removed segment that is held open keeps its room
+        self._finished(job)
         return True
 
     def _do(self, job: Job) -> None:

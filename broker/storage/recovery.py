@@ -230,9 +230,9 @@ def _scan(
             damaged = not put_back
             said += _passed_over(part)
             if put_back:
-                said += (
-                    f"; the journal has {sum(batch.count for batch in put_back)} messages that stood there"
-                )
+                said += f"; the journal has {sum(batch.count for batch in put_back)} records of them"
+            elif not segment.sealed:
+                said += "; they were not finished, or are damaged"
         (report.damaged if damaged else report.cut).append(said)
         if damaged or part.reason not in ("zeros", "cut short"):
             _save(files, path, octets[part.at : part.end], part.at, report)

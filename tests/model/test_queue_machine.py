@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import settings
@@ -213,6 +213,23 @@ _queue_settings = st.builds(
 ) | st.builds(QueueSettings, message_ttl_ms=st.none() | _times)
 
 
+class Wanted(NamedTuple):
+    """What a consumer asks for."""
+
+    limit: int
+    priority: int
+    acks: bool
+
+
+_windows = st.sampled_from([0, 0, 1, 3])
+_consumers = st.builds(
+    Wanted,
+    limit=st.sampled_from([0, 1, 2, 5]),
+    priority=st.sampled_from([0, 0, 0, 7, -1]),
+    acks=st.sampled_from([True, True, True, False]),
+)
+
+
 @dataclass(eq=False)
 class Grave:
     reason: str
@@ -233,8 +250,18 @@ class QueueMachine(RuleBasedStateMachine):
         queue_settings=_queue_settings,
         durable=st.booleans(),
         buries_late=st.booleans(),
+        windows=st.lists(_windows, min_size=1, max_size=2),
+        consumers=st.lists(_consumers, max_size=4),
     )
-    def begin(self, limits: Limits, queue_settings: QueueSettings, durable: bool, buries_late: bool) -> None:
+    def begin(
+        self,
+        limits: Limits,
+        queue_settings: QueueSettings,
+        durable: bool,
+        buries_late: bool,
+        windows: list[int],
+        consumers: list[Wanted],
+    ) -> None:
         for name, value in (
             ("_MEMORY_MIN", limits.memory_min),
             ("_DELIVERY_SIZE", limits.delivery_size),
@@ -256,6 +283,10 @@ class QueueMachine(RuleBasedStateMachine):
         self.store = DictStore()
         self.twin = NaiveQueue(queue_settings)
         self._open()
+        for window in windows:
+            self._open_channel(window)
+        for index, wanted in enumerate(consumers):
+            self._consume(self.channels[index % len(self.channels)], wanted)
 
     def _open(self) -> None:
         self.memory = Memory(self.limits.all_memory)
@@ -304,12 +335,20 @@ class QueueMachine(RuleBasedStateMachine):
     # ---- what publishers do ----
 
     @rule(
-        sizes=st.lists(st.integers(0, 12), min_size=1, max_size=8),
+        sizes=st.lists(st.integers(0, 12), min_size=1, max_size=12),
         alike=st.booleans(),
         persistent=st.booleans(),
         expiration_ms=st.none() | st.none() | _times,
+        dispatches=st.booleans(),
     )
-    def push(self, sizes: list[int], alike: bool, persistent: bool, expiration_ms: int | None) -> None:
+    def push(
+        self,
+        sizes: list[int],
+        alike: bool,
+        persistent: bool,
+        expiration_ms: int | None,
+        dispatches: bool,
+    ) -> None:
         # Of slices that let go of unequal contents, only the size of the whole is known exactly.
         alike |= self.limits.unacked_size_max < 1 << 24
         if alike:
@@ -326,28 +365,30 @@ class QueueMachine(RuleBasedStateMachine):
             [Message(number_of(c), size_of(c), persistent, expires_at) for c in contents]
         )
         assert list(refused) == expected
+        if dispatches:
+            self._dispatch()
         self._compare()
 
     # ---- what consumers do ----
 
     @precondition(lambda self: len(self.channels) < 3)
-    @rule(limit=st.sampled_from([0, 0, 1, 3]))
-    def open_channel(self, limit: int) -> None:
-        channel = Channel(limit)
+    @rule(window=_windows)
+    def open_channel(self, window: int) -> None:
+        self._open_channel(window)
+
+    def _open_channel(self, window: int) -> None:
+        channel = Channel(window)
         self.channels.append(channel)
         self.twin.out[channel] = {}
         self.twin.tags[channel] = 1
 
     @precondition(lambda self: self.channels)
-    @rule(
-        data=st.data(),
-        limit=st.sampled_from([0, 1, 2, 5]),
-        priority=st.sampled_from([0, 0, 0, 7, -1]),
-        acks=st.sampled_from([True, True, False]),
-    )
-    def consume(self, data: Any, limit: int, priority: int, acks: bool) -> None:
-        channel = data.draw(st.sampled_from(self.channels))
-        consumer = Consumer(channel, limit=limit, priority=priority, acks=acks)
+    @rule(data=st.data(), wanted=_consumers)
+    def consume(self, data: Any, wanted: Wanted) -> None:
+        self._consume(data.draw(st.sampled_from(self.channels)), wanted)
+
+    def _consume(self, channel: Channel, wanted: Wanted) -> None:
+        consumer = Consumer(channel, limit=wanted.limit, priority=wanted.priority, acks=wanted.acks)
         self.queue.add_consumer(consumer)
         # Somebody new is behind those who are there.
         self.twin.takers.append(Taker(consumer))
@@ -372,9 +413,12 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule()
     def dispatch(self) -> None:
+        self._dispatch()
+        self._compare()
+
+    def _dispatch(self) -> None:
         self.queue.dispatch()
         self.twin.dispatch()
-        self._compare()
 
     @precondition(lambda self: self.channels)
     @rule(data=st.data(), acks=st.booleans())
@@ -400,8 +444,9 @@ class QueueMachine(RuleBasedStateMachine):
         data=st.data(),
         multiple=st.booleans(),
         outcome=st.sampled_from(["ack", "ack", "reject", "requeue", "requeue"]),
+        dispatches=st.booleans(),
     )
-    def settle(self, data: Any, multiple: bool, outcome: str) -> None:
+    def settle(self, data: Any, multiple: bool, outcome: str, dispatches: bool) -> None:
         channel = data.draw(st.sampled_from([channel for channel in self.channels if self.twin.out[channel]]))
         out = self.twin.out[channel]
         first = last = data.draw(st.sampled_from(sorted(out)))
@@ -415,6 +460,9 @@ class QueueMachine(RuleBasedStateMachine):
             entries, unknown = channel.ledger.settle_each(first, last)
             assert unknown is None
         self._carry_out(channel, entries, tags, outcome)
+        if dispatches:
+            self._dispatch()
+            self._compare()
 
     @precondition(lambda self: self.channels)
     @rule(data=st.data())

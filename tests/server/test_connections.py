@@ -466,6 +466,32 @@ async def names_of_the_rest(client: Client) -> list[str]:
     return [event.method.name for event in frames.FrameReader(1024).read(received)]  # type: ignore[union-attr]
 
 
+async def test_nothing_behind_a_hard_error_is_carried_out(client, channel, broker):
+    await channel.declare("q")
+    await client.write(
+        methods.encode(7, methods.QueuePurge(queue="q"))  # a channel that is not open
+        + methods.encode(2, methods.ChannelOpen())
+        + methods.encode(2, methods.QueueDeclare(queue="never", durable=True))
+        + channel.publishing(b"never", to="q")
+        + methods.encode(2, methods.QueueDelete(queue="q"))
+    )
+    assert (await client.refused()).reply_code == 504
+    queues = broker.node.topology.vhost("/").queues
+    assert list(queues) == ["q"]
+    assert queues["q"].ready_count == 0
+
+
+async def test_nor_between_a_hard_error_and_a_close(client, channel, broker):
+    await client.write(
+        methods.encode(7, methods.QueuePurge(queue="q"))
+        + methods.encode(2, methods.ChannelOpen())
+        + methods.encode(2, methods.QueueDeclare(queue="never", durable=True))
+        + methods.encode(0, methods.ConnectionClose(200, "bye", 0, 0))
+    )
+    assert await names_of_the_rest(client) == ["connection.close-ok"]
+    assert broker.node.topology.vhost("/").queues == {}
+
+
 async def test_secret_and_close_in_one_write(client, channel, broker):
     await client.write(
         methods.encode(0, methods.ConnectionUpdateSecret(b"guest", ""))

@@ -79,6 +79,7 @@ class AmqpConnection:
         "_mechanism",
         "_outbox",
         "_outbox_size",
+        "_over",
         "_owned_max",
         "_peer",
         "_reading",
@@ -148,6 +149,8 @@ class AmqpConnection:
         self._blocked = False
         self._told_blocked = False
         self._slowed = False
+        # We have closed it: what came before the client knew is not carried out.
+        self._over = False
         self._gone = False
         self._deadline: Timer | None = self.node.scheduler.after(
             int(server.options.handshake_timeout_s * 1000), self._handshake_timed_out
@@ -234,6 +237,8 @@ class AmqpConnection:
                 return
             if self._gone:
                 return
+            if self._over and not _is_of_closing(event):
+                continue
             if isinstance(event, HeaderReceived | HeaderRefused | ProtocolFailed):
                 self._handle_beginning(event)
                 continue
@@ -620,7 +625,10 @@ class AmqpConnection:
 
     def close(self, error: ProtocolError) -> None:
         """Tell the client, let go of everything it had, and wait a while for its answer."""
-        if self.codec.state in (State.CLOSED, State.CLOSING, State.ANSWER_CLOSE):
+        if self.codec.state in (State.CLOSED, State.CLOSING):
+            return
+        self._over = True
+        if self.codec.state is State.ANSWER_CLOSE:  # its own close came in the same piece: that is answered
             return
         if self.codec.state is State.HEADER:
             self._close_after_flush()
@@ -736,6 +744,11 @@ _CHANNEL_ZERO: Final[dict[type[methods.Method], Callable[[AmqpConnection, Any], 
     methods.ConnectionClose: AmqpConnection._closed_by_peer,
     methods.ConnectionCloseOk: AmqpConnection._close_ok,
 }
+
+
+def _is_of_closing(event: Event) -> bool:
+    method = event.method if isinstance(event, MethodReceived) and not event.channel else None
+    return isinstance(method, methods.ConnectionClose | methods.ConnectionCloseOk)
 
 
 def _credentials(method: methods.ConnectionStartOk) -> tuple[str, str]:

@@ -1,0 +1,92 @@
+"""A broker that is killed at any moment under load, started again, and killed again.
+
+`LEVERET_CRASH_ROUNDS` asks for more rounds, `LEVERET_CRASH_SEED` for the same ones again.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from pathlib import Path
+
+import pytest
+import trio
+
+from altered_broker import AlteredBroker
+from crash_load import inspect, load, set_up
+from process import BrokerProcess
+from promises import Promises
+
+ROUNDS = int(os.environ.get("LEVERET_CRASH_ROUNDS", "10"))
+SEED = int(os.environ.get("LEVERET_CRASH_SEED", random.randrange(2**32)))
+# A round takes at most this long.
+ROUND_S = 30
+
+CONFIG = """
+[limits]
+segment_size = 200_000
+queue_memory = 100_000
+"""
+# What else comes every few seconds, or after some MiB, comes all the time.
+OFTEN = """
+import broker.node.node
+from broker.node.flusher import Flusher
+broker.node.node._TIDY_MS = 150
+Flusher.__init__.__kwdefaults__["journal_size_max"] = 300_000
+"""
+
+
+async def start_somehow(broker: BrokerProcess, chance: random.Random) -> int:
+    """Start it; now and then it is killed while it recovers. Returns how often."""
+    kills = 0
+    while chance.random() < 0.3:
+        kills += 1
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, _start_to_be_killed, broker)
+            while broker.process is None:
+                await trio.lowlevel.checkpoint()
+            process = broker.process
+            await trio.sleep(chance.uniform(0.1, 0.8))
+            process.kill()
+    broker.start()
+    return kills
+
+
+def _start_to_be_killed(broker: BrokerProcess) -> None:
+    try:
+        broker.start()
+    except AssertionError as error:
+        if "did not start" not in str(error):
+            raise
+    broker.kill()
+
+
+@pytest.mark.crash
+@pytest.mark.timeout(ROUNDS * ROUND_S)
+@pytest.mark.parametrize("program", ["", OFTEN], ids=["as it is", "often"])
+async def test_what_was_confirmed_survives_any_number_of_kills(tmp_path: Path, program: str) -> None:
+    seed = f"{SEED}/{len(program)}"
+    print(f"LEVERET_CRASH_SEED={SEED}")
+    chance = random.Random(seed)
+    promises = Promises()
+    kills = 0
+    began = time.monotonic()
+    with AlteredBroker(tmp_path, program, config=CONFIG) as broker:
+        await set_up(broker.amqp)
+        for number in range(ROUNDS // 2):
+            await load(broker.amqp, promises, f"{seed}/{number}", broker.kill)
+            kills += 1 + await start_somehow(broker, chance)
+            await inspect(broker.amqp, promises, chance)
+            log = broker.log.read_text()
+            assert "Traceback" not in log
+            assert "ERROR" not in log
+        assert broker.stop() == 0
+        broker.start()
+        await inspect(broker.amqp, promises, chance)
+    print(
+        f"{kills} kills, {promises.confirms} confirms, {promises.settlements} settlements, "
+        f"{time.monotonic() - began:.0f} s"
+    )
+    assert promises.confirms > ROUNDS
+    assert promises.settlements > ROUNDS

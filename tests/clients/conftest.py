@@ -1,0 +1,26 @@
+"""One broker in a process of its own for all the clients here; each test has a queue of its own name."""
+
+from __future__ import annotations
+
+import pytest
+
+from process import BrokerProcess
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory):
+    with BrokerProcess(tmp_path_factory.mktemp("broker")) as running:
+        yield running
+
+
+@pytest.fixture
+def own_broker(tmp_path):
+    """For tests that kill it or stop it. After `start` it has another port."""
+    with BrokerProcess(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def queue(request):
+    """The name of a queue that only this test has."""
+    return f"{request.path.stem}.{request.node.name}"

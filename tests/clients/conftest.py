@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from process import BrokerProcess
@@ -22,5 +24,5 @@ def own_broker(tmp_path):
 
 @pytest.fixture
 def queue(request):
-    """The name of a queue that only this test has."""
-    return f"{request.path.stem}.{request.node.name}"
+    """The name of a queue that only this test has, of characters that every client allows."""
+    return re.sub(r"[^\w.]+", "-", f"{request.path.stem}.{request.node.name}")

@@ -34,7 +34,9 @@ from broker.storage.settlements import (
 )
 
 SEGMENT_SIZE_MAX: Final = 16 * 1024 * 1024
-_OFFSETS_MAX: Final = 1 << 20
+SEGMENT_OFFSETS_MAX: Final = 1 << 20
+# More than a log ever gets to: a million messages a second for 100,000 years.
+OFFSET_MAX: Final = 1 << 62
 _READ_SIZE: Final = 256 * 1024
 # A segment is worth writing anew when it has this part of its full size, and one in so many records lives.
 _REWRITE_SIZE: Final = 64
@@ -173,7 +175,7 @@ class Log:
         segment = self._segments[-1] if self._segments else None
         if segment is not None and not segment.sealed:
             fits = segment.size + batch.size <= self._segment_size_max
-            if not segment.size or (fits and batch.next_offset - segment.base_offset <= _OFFSETS_MAX):
+            if not segment.size or (fits and batch.next_offset - segment.base_offset <= SEGMENT_OFFSETS_MAX):
                 return segment
             self._seal(segment, writes)
         segment = Segment(self.directory, batch.base_offset, batch.base_offset)

@@ -30,7 +30,7 @@ from broker.storage.errors import CorruptLog, DiskFull
 from broker.storage.file import Files, Handles
 from broker.storage.index import Index
 from broker.storage.journal import Entry
-from broker.storage.log import SEGMENT_SIZE_MAX, Log, remove_files
+from broker.storage.log import OFFSET_MAX, SEGMENT_OFFSETS_MAX, SEGMENT_SIZE_MAX, Log, remove_files
 from broker.storage.segment import (
     CUT_SUFFIX,
     INDEX_SUFFIX,
@@ -150,30 +150,39 @@ class _Part(NamedTuple):
 def _walk(octets: bytes, due: int) -> Iterator[_Part]:
     """What lies in a segment's file whose first offset is `due` or behind it."""
     at = 0
+    start = due
     while at < len(octets):
-        reason = _problem(octets, at, due)
+        reason = _problem(octets, at, due, start)
         if not reason:
             batch = batches.decode(octets, at)
             part = _Part(at, at + batch.size, batch)
             due = batch.next_offset
         else:
-            end = _next_sound(octets, at, due)
+            end = _next_sound(octets, at, due, start)
             following = None if end is None else batches.span(octets, end).base_offset
             part = _Part(at, len(octets) if end is None else end, None, reason, following)
         yield part
         at = part.end
 
 
-def _problem(octets: bytes, at: int, due: int) -> str:
-    reason = batches.problem(octets, at)
-    if not reason and (offset := batches.span(octets, at).base_offset) < due:
-        return f"base offset {offset} where at least {due} is due"
-    return reason
+def _problem(octets: bytes, at: int, due: int, start: int) -> str:
+    """Of a batch in a segment that starts at the offset `start`.
+
+    A body may hold what looks like a batch, with any offset: behind a torn header it would be found.
+    """
+    if reason := batches.problem(octets, at):
+        return reason
+    span = batches.span(octets, at)
+    if span.base_offset < due:
+        return f"base offset {span.base_offset} where at least {due} is due"
+    if span.next_offset > OFFSET_MAX or (due > start and span.base_offset - due > SEGMENT_OFFSETS_MAX):
+        return f"base offset {span.base_offset} where {due} or little more is due"
+    return ""
 
 
-def _next_sound(octets: bytes, at: int, due: int) -> int | None:
+def _next_sound(octets: bytes, at: int, due: int, start: int) -> int | None:
     found = batches.next_whole(octets, at)
-    while found is not None and batches.span(octets, found).base_offset < due:
+    while found is not None and _problem(octets, found, due, start):
         found = batches.next_whole(octets, found)
     return found
 

@@ -40,7 +40,7 @@ from broker.node.scheduler import Scheduler, Timer
 from broker.node.topology import Topology
 from broker.node.worker import MakeWorker, Worker
 from broker.storage import journal, recovery
-from broker.storage.errors import DiskFull
+from broker.storage.errors import DiskFull, StorageError
 from broker.storage.file import Disk, Files
 from broker.storage.log import SEGMENT_SIZE_MAX, Log
 
@@ -239,22 +239,34 @@ class Node:
 
         Whoever has more to come may leave the start of a commit to a later call of `flusher.flush`.
         """
-        while self._marked or self._timed or self._graves:
-            marked, self._marked = self._marked, {}
-            for queue in marked:
+        while True:
+            while self._marked or self._timed or self._graves:
+                self._carry_through()
+            if commit:
+                self.flusher.flush()
+            for call in self.pass_ends:
+                call()
+            if not self._marked:  # otherwise somebody was lost in sending, and what it had goes to others
+                return
+
+    def _carry_through(self) -> None:
+        marked, self._marked = self._marked, {}
+        for queue in marked:
+            try:
                 if queue.ready_count:
                     queue.dispatch()
-                if queue.timed:
-                    self._timed[queue] = None
-            if self._timed:
-                self._watch_time()
-            graves, self._graves = self._graves, []
-            for queue, reason, piece in graves:
+            except Exception as error:
+                _contain(queue, error)
+            if queue.timed:
+                self._timed[queue] = None
+        if self._timed:
+            self._watch_time()
+        graves, self._graves = self._graves, []
+        for queue, reason, piece in graves:
+            try:
                 self._publish_dead(queue, reason, piece)
-        if commit:
-            self.flusher.flush()
-        for call in self.pass_ends:
-            call()
+            except Exception as error:
+                _contain(queue, error)
 
     def _watch_time(self) -> None:
         """Bury what has expired, and have a timer ready for what will."""
@@ -264,7 +276,11 @@ class Node:
             if queue.deleted:
                 self._cancel_timer(queue)
                 continue
-            queue.expire(now_ms)
+            try:
+                queue.expire(now_ms)
+            except Exception as error:
+                _contain(queue, error)
+                continue
             moment = queue.next_moment()
             timer = self._timers.get(queue)
             if timer is not None and timer.moment_ms != moment:
@@ -339,9 +355,9 @@ class Node:
             nursery.start_soon(self._watch_restored)
 
     def _check_alarms(self) -> None:
+        self.scheduler.after(_ALARM_MS, self._check_alarms)
         self.alarms.check(disk_full=self.flusher.disk_full)
         self._keep_reserve()
-        self.scheduler.after(_ALARM_MS, self._check_alarms)
 
     def _keep_reserve(self) -> None:
         """Give the reserve up while the disk is full, and take it again when it is not."""
@@ -356,9 +372,9 @@ class Node:
 
     def _tidy(self) -> None:
         """What the journal holds goes to the files; logs in which little lives shrink, or go altogether."""
+        self.scheduler.after(_TIDY_MS, self._tidy)
         self.flusher.checkpoint_soon()
         self.flusher.tidy()
-        self.scheduler.after(_TIDY_MS, self._tidy)
 
     async def _watch_restored(self) -> None:
         """Messages that the last process left behind and that have a time of their own to expire."""
@@ -455,6 +471,13 @@ def open_node(
         node.load()
         undo.pop_all()
     return node
+
+
+def _contain(queue: Queue, error: Exception) -> None:
+    """A bug in one queue is not the others'. A failure of the disk is raised again."""
+    if isinstance(error, StorageError):
+        raise error
+    logger.error("queue '%s'/%s: an error of ours", queue.vhost, queue.name, exc_info=error)
 
 
 def _decoded(raw: bytes | None) -> Headers:

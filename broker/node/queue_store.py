@@ -20,7 +20,7 @@ from broker.node import records
 from broker.storage import batch as batches
 from broker.storage import journal, recovery
 from broker.storage.batch import Batch
-from broker.storage.errors import CorruptLog
+from broker.storage.errors import CorruptLog, SyncFailed
 from broker.storage.file import Files, Handles
 from broker.storage.log import Log, Write
 from broker.storage.settlements import Settled, Settlement, count_before, settlement
@@ -354,6 +354,8 @@ class QueueStore:
             except CorruptLog as error:
                 if not self.mend(error):
                     raise
+            except OSError as error:  # what stands there may be well, and is not given up
+                raise SyncFailed(f"queue {self.name}: cannot be read: {error.strerror}") from error
 
     def mend(self, error: CorruptLog) -> bool:
         """Go on without what is damaged, and say what that was; False if nothing was found to be."""

@@ -1,6 +1,7 @@
 """What must happen at a moment: one heap, one task.
 
 Flow:   anybody asks for a call at a moment; `run` sleeps until the earliest and calls.
+        A failure of the disk ends `run`; a bug is logged, and the other timers go on.
 Limits: a timer that is cancelled stays in the heap until its moment, or until half of the heap is like that.
 """
 
@@ -8,11 +9,15 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import logging
 from collections.abc import Callable
 
 import trio
 
 from broker.node.clock import Clock
+from broker.storage.errors import StorageError
+
+logger = logging.getLogger("broker.node")
 
 _SLEEP_S_MAX = 3600.0
 _SLACK = 1024
@@ -91,6 +96,11 @@ class Scheduler:
             timer = heapq.heappop(self._timers)[2]
             if timer.waiting:
                 self._waiting -= 1
-                timer.fire()
                 fired = True
+                try:
+                    timer.fire()
+                except (StorageError, OSError):
+                    raise
+                except Exception:
+                    logger.exception("a timer failed after an error of ours")
         return fired

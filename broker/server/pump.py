@@ -12,15 +12,12 @@ Why:    An epoll object is itself a file that becomes readable, so that one trio
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
-from select import EPOLLIN, EPOLLOUT, epoll
+from select import EPOLLIN, EPOLLOUT, EPOLLRDHUP, epoll
 from typing import Final, Protocol
 
 import trio
-
-logger = logging.getLogger("broker.server")
 
 _EVENTS_MAX: Final = 256
 _TURN_S: Final = 0.004
@@ -36,12 +33,16 @@ class Socket(Protocol):
         """There is something to read, or the peer is gone."""
         ...
 
+    def hung_up(self) -> None:
+        """The peer is gone, and nobody waits for what it has still said."""
+        ...
+
     def writable(self) -> None:
         """There is room to write again."""
         ...
 
     def failed(self, error: Exception) -> None:
-        """One of the two raised what it should not have: a bug of ours that must stay with this socket."""
+        """One of them raised this: what is a bug of ours must stay with this socket, else it is raised again."""
         ...
 
 
@@ -59,13 +60,18 @@ class Pump:
         self._end_turn = end_turn
 
     def add(self, socket: Socket) -> None:
+        """Raises OSError if the system has no room for it."""
         descriptor = socket.fileno()
-        self._sockets[descriptor] = socket
         self._epoll.register(descriptor, EPOLLIN)
+        self._sockets[descriptor] = socket
 
-    def watch(self, socket: Socket, *, reading: bool, writing: bool) -> None:
-        """Say what to wait for; a socket with neither is still told when its peer is gone."""
-        self._epoll.modify(socket.fileno(), (EPOLLIN if reading else 0) | (EPOLLOUT if writing else 0))
+    def watch(self, socket: Socket, *, reading: bool, writing: bool, ending: bool = False) -> None:
+        """Say what to wait for; a socket with neither is still told when its connection is broken.
+
+        With `ending` it is told, too, when the peer says no more, which `reading` finds out by itself.
+        """
+        events = (EPOLLIN if reading else 0) | (EPOLLOUT if writing else 0) | (EPOLLRDHUP if ending else 0)
+        self._epoll.modify(socket.fileno(), events)
 
     def remove(self, descriptor: int) -> None:
         """Before the descriptor is closed."""
@@ -103,9 +109,11 @@ class Pump:
                 if events & EPOLLOUT:
                     socket.writable()
                 if events & ~EPOLLOUT and descriptor in sockets:
-                    socket.readable()
+                    if events & EPOLLIN:
+                        socket.readable()
+                    else:
+                        socket.hung_up()
             except Exception as error:
-                logger.exception("a connection is closed after an error of ours")
                 socket.failed(error)
         if ready:
             self._end_pass()

@@ -1,13 +1,15 @@
 """Run a broker: listeners, the pump, the node's timers, and a stop that has a deadline.
 
 Flow:   `serve` opens the node and the listeners and runs until it is told to stop.
-Limits: 1,024 connections wait to be accepted; a stop takes at most `stop_timeout_s`.
+Limits: 1,024 connections wait to be accepted; 64 file descriptors are not for connections, so that the
+        disk can be written whatever clients do; a stop takes at most `stop_timeout_s`.
 """
 
 from __future__ import annotations
 
 import errno
 import logging
+import resource
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -25,7 +27,8 @@ from broker.server.pump import Pump
 logger = logging.getLogger("broker.server")
 
 _BACKLOG = 1024
-_OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
+_SPARE_DESCRIPTORS = 64
+_PAUSE_S = 0.1
 
 
 class _Bell:
@@ -39,6 +42,9 @@ class _Bell:
 
     def readable(self) -> None:
         self._node.flusher.collect()
+
+    def hung_up(self) -> None:
+        return
 
     def writable(self) -> None:
         return
@@ -68,27 +74,29 @@ async def amqp_server(
     At the end it stops accepting, tells its clients, and leaves within the timeout.
     """
     pump = Pump(partial(node.end_pass, commit=False), node.flusher.flush)
-    async with trio.open_nursery() as nursery:
-        server = AmqpServer(node, pump, nursery, options)
-        pump.add(_Bell(node))
-        nursery.start_soon(node.run)
-        nursery.start_soon(pump.run)
-        accepting = trio.CancelScope()
-        if address is not None:
-            sockets = listen(address)
-            node.listeners += [Listener("amqp", *sock.getsockname()[:2]) for sock in sockets]
-            for sock in sockets:
-                nursery.start_soon(_accept, sock, server.accept, accepting)
-        try:
-            yield server
-        finally:
-            accepting.cancel()
-            with trio.CancelScope(shield=True):
+    try:
+        async with trio.open_nursery() as nursery:
+            server = AmqpServer(node, pump, nursery, options)
+            pump.add(_Bell(node))
+            nursery.start_soon(node.run)
+            nursery.start_soon(pump.run)
+            accepting = trio.CancelScope()
+            if address is not None:
+                sockets = listen(address)
+                node.listeners += [Listener("amqp", *sock.getsockname()[:2]) for sock in sockets]
+                for sock in sockets:
+                    nursery.start_soon(_accept, sock, server.accept, accepting)
+            try:
+                yield server
+                accepting.cancel()
                 with trio.move_on_after(stop_timeout_s):
                     await server.stop()
+            finally:  # whoever fails, or is told a second time to stop, does not wait for clients
+                accepting.cancel()
+                nursery.cancel_scope.cancel()
                 server.drop_all()
-            nursery.cancel_scope.cancel()
-    pump.close()
+    finally:
+        pump.close()
 
 
 def listen(address: Address) -> list[socket.socket]:
@@ -126,16 +134,35 @@ Accept = Callable[[socket.socket, tuple[str, int], tuple[str, int]], None]
 
 async def _accept(sock: socket.socket, accept: Accept, scope: trio.CancelScope) -> None:
     with scope, sock:
+        told = ""
         while True:
             await trio.lowlevel.wait_readable(sock)
-            try:
-                connected, peer = sock.accept()
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                if error.errno in _OUT_OF_DESCRIPTORS:
-                    logger.error("listener: cannot accept: %s", error.strerror)
-                    await trio.sleep(0.1)
-                continue  # a peer that went before it was accepted
-            connected.setblocking(False)
-            accept(connected, peer[:2], connected.getsockname()[:2])
+            trouble = _accept_one(sock, accept)
+            if trouble and trouble != told:  # once, and not as often as clients try again
+                logger.error("listener: cannot accept: %s", trouble)
+            told = trouble
+            if trouble:
+                await trio.sleep(_PAUSE_S)
+
+
+def _accept_one(sock: socket.socket, accept: Accept) -> str:
+    """Accept a connection, if one is there; what the trouble is if there is some that is not the peer's."""
+    try:
+        connected, peer = sock.accept()
+    except (BlockingIOError, ConnectionError):
+        return ""
+    except OSError as error:
+        return error.strerror or str(error)
+    if connected.fileno() >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE_DESCRIPTORS:
+        connected.close()
+        return "too many open files"
+    try:
+        connected.setblocking(False)
+        accept(connected, peer[:2], connected.getsockname()[:2])
+    except OSError as error:
+        logger.warning("listener: %s was not served: %s", peer[0], error.strerror)
+        connected.close()
+    except Exception:
+        logger.exception("listener: %s was not served after an error of ours", peer[0])
+        connected.close()
+    return ""

@@ -390,6 +390,7 @@ def confirm_select(channel: Channel, method: methods.ConfirmSelect) -> None:
             channel.number,
             connection.send,
             lambda: connection.server.confirm_soon(channel),
+            connection.guard,
             connection.node.metrics,
         )
     if not method.nowait:

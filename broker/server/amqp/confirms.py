@@ -12,6 +12,7 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from broker.amqp import methods
 from broker.node.flusher import Commit
@@ -45,12 +46,14 @@ class Confirms:
         channel: int,
         send: Callable[[bytes], None],
         soon: Callable[[], None],
+        guard: Callable[[Callable[[], None]], None],
         metrics: Metrics,
     ) -> None:
         self._ack = _prefix(channel, methods.BasicAck)
         self._nack = _prefix(channel, methods.BasicNack)
         self._send = send
         self._soon = soon
+        self._when_safe = partial(guard, self.send)
         self._metrics = metrics
         self._pending: deque[_Pending] = deque()
         self._next = 1
@@ -78,7 +81,7 @@ class Confirms:
         if commit is None:
             self._soon()
         else:
-            commit.waiters.append(self.send)
+            commit.waiters.append(self._when_safe)
 
     def send(self) -> None:
         """Answer as far as everything before is safe."""

@@ -16,6 +16,7 @@ import socket
 import struct
 import termios
 from collections.abc import Awaitable, Callable
+from functools import partial
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any, Final
 
@@ -39,6 +40,7 @@ from broker.node.peers import ConnectionSnapshot
 from broker.node.scheduler import Timer
 from broker.server.amqp.channel import Channel, ids_of
 from broker.server.amqp.options import MECHANISMS
+from broker.storage.errors import StorageError
 
 if TYPE_CHECKING:
     from broker.server.amqp.server import AmqpServer
@@ -66,10 +68,12 @@ class AmqpConnection:
 
     __slots__ = (
         "_blocked",
+        "_broken",
         "_connected_at_ms",
         "_deadline",
         "_delayed",
         "_descriptor",
+        "_ending",
         "_gone",
         "_heard",
         "_heartbeat",
@@ -141,6 +145,7 @@ class AmqpConnection:
         self._receive_size = _RECEIVE_SIZE_MIN
         self._reading = True
         self._writing = False
+        self._ending = False
         self._starved = False
         # What came while we wait for the disk or for a password; None when we do not.
         self._held: list[Event] | None = None
@@ -152,8 +157,10 @@ class AmqpConnection:
         # We have closed it: what came before the client knew is not carried out.
         self._over = False
         self._gone = False
+        # By a bug of ours: consumers have no room until it is closed.
+        self._broken = False
         self._deadline: Timer | None = self.node.scheduler.after(
-            int(server.options.handshake_timeout_s * 1000), self._handshake_timed_out
+            int(server.options.handshake_timeout_s * 1000), partial(self.guard, self._handshake_timed_out)
         )
         self._heartbeat: Timer | None = None
         self._wrote = self._heard = True
@@ -168,8 +175,7 @@ class AmqpConnection:
 
     def readable(self) -> None:
         if not self._reading:
-            self.lost("the peer hung up")  # nothing is read: only an end of the socket rings here
-            return
+            return  # not any more, since the pump asked the system
         try:
             data = self._socket.recv(self._receive_size)
         except BlockingIOError:
@@ -190,6 +196,12 @@ class AmqpConnection:
         self.received_count += 1
         self.receive(data)
 
+    def hung_up(self) -> None:
+        if self._reading:
+            self.readable()  # which says why
+        else:
+            self.lost("the peer hung up")
+
     def writable(self) -> None:
         self._send_unsent()
         if not self._unsent:
@@ -204,7 +216,11 @@ class AmqpConnection:
         self._update_watch()
 
     def failed(self, error: Exception) -> None:
-        """A bug of ours: this connection ends, the others live."""
+        """A bug of ours: this connection ends, the others live. A failure of the disk is raised again."""
+        if isinstance(error, StorageError):
+            raise error
+        logger.error("connection %s: closed after an error of ours", self.name, exc_info=error)
+        self._broken = True
         if self._gone:
             return
         try:
@@ -212,6 +228,13 @@ class AmqpConnection:
         except Exception:
             logger.exception("connection %s: closing failed too", self.name)
             self.lost("an error of ours")
+
+    def guard(self, call: Callable[[], None]) -> None:
+        """Call it for somebody to whom a bug in it is nothing."""
+        try:
+            call()
+        except Exception as error:
+            self.failed(error)
 
     # ---- coming in ----
 
@@ -294,16 +317,13 @@ class AmqpConnection:
         assert self._held is None
         self._held = []
         self._update_watch()
-        commit.waiters.append(lambda: self._release(then))
+        commit.waiters.append(partial(self.guard, partial(self._release, then)))
 
     def _release(self, then: Callable[[], None] | None) -> None:
-        try:
-            if self._listens:
-                if then is not None:
-                    then()
-                self._go_on()
-        except Exception as error:
-            self._failed_outside(error)
+        if self._listens:
+            if then is not None:
+                then()
+            self._go_on()
 
     @property
     def _listens(self) -> bool:
@@ -317,11 +337,6 @@ class AmqpConnection:
         self._carry_out_more()
         self._update_watch()
 
-    def _failed_outside(self, error: Exception) -> None:
-        """As `failed`, for what the pump has not called."""
-        logger.error("connection %s: closed after an error of ours", self.name, exc_info=error)
-        self.failed(error)
-
     def _start(self, call: Callable[..., Awaitable[None]], *arguments: str) -> None:
         """Carry out nothing more until this task has ended, which says `_go_on` if there is more to do."""
         self._held = []
@@ -332,7 +347,7 @@ class AmqpConnection:
         try:
             await call(*arguments)
         except Exception as error:
-            self._failed_outside(error)
+            self.failed(error)
         self.node.end_pass()
 
     # ---- going out ----
@@ -350,7 +365,12 @@ class AmqpConnection:
         if self._outbox_size > _OUTBOX_HIGH:
             self._starved = True
             return True
-        return False
+        return self._broken
+
+    def fail_soon(self, error: Exception) -> None:
+        """As `failed`, at the end of this pass."""
+        self._broken = True
+        self.server.fail_soon(self, error)
 
     @property
     def overfull(self) -> bool:
@@ -420,9 +440,11 @@ class AmqpConnection:
                 self.lost("")
                 return
             reading = False
-        if (reading, writing) != (self._reading, self._writing):
-            self._reading, self._writing = reading, writing
-            self.server.pump.watch(self, reading=reading, writing=writing)
+        # Whoever is blocked may be so for hours: it must not stay that long when its peer has gone.
+        ending = self._blocked and not reading
+        if (reading, writing, ending) != (self._reading, self._writing, self._ending):
+            self._reading, self._writing, self._ending = reading, writing, ending
+            self.server.pump.watch(self, reading=reading, writing=writing, ending=ending)
 
     # ---- publishers and alarms ----
 
@@ -430,7 +452,7 @@ class AmqpConnection:
         """It publishes faster than the disk writes: nothing more is read from it until this is done."""
         if not self._slowed:
             self._slowed = True
-            commit.waiters.append(self._speed_up)
+            commit.waiters.append(partial(self.guard, self._speed_up))
             self._update_watch()
 
     def _speed_up(self) -> None:
@@ -522,7 +544,9 @@ class AmqpConnection:
         self.channel_max = method.channel_max or 65_535
         self._heartbeat_s = method.heartbeat
         if self._heartbeat_s:
-            self._heartbeat = self.node.scheduler.after(self._heartbeat_s * 500, self._beat)
+            self._heartbeat = self.node.scheduler.after(
+                self._heartbeat_s * 500, partial(self.guard, self._beat)
+            )
 
     def _open(self, method: methods.ConnectionOpen) -> None:
         name = method.virtual_host
@@ -572,7 +596,7 @@ class AmqpConnection:
         """Each half interval: say something if we were silent, and notice if the peer is."""
         if self._gone:
             return
-        self._heartbeat = self.node.scheduler.after(self._heartbeat_s * 500, self._beat)
+        self._heartbeat = self.node.scheduler.after(self._heartbeat_s * 500, partial(self.guard, self._beat))
         if not self._wrote and not self._unsent:
             self.send(frames.HEARTBEAT_FRAME)
         self._silent_checks = 0 if self._is_alive() else self._silent_checks + 1
@@ -603,7 +627,7 @@ class AmqpConnection:
 
     def _set_deadline(self, seconds: float, call: Callable[[], None]) -> None:
         self._cancel_deadline()
-        self._deadline = self.node.scheduler.after(int(seconds * 1000), call)
+        self._deadline = self.node.scheduler.after(int(seconds * 1000), partial(self.guard, call))
 
     def _cancel_deadline(self) -> None:
         if self._deadline is not None:

@@ -88,32 +88,35 @@ class AmqpConsumer:
         return min(room, shared.limit - shared.used) if shared.limit else room
 
     def deliver(self, queue: Queue, piece: Slice) -> None:
-        envelope = piece.envelope
-        assert type(envelope) is Envelope
         channel = self.channel
         contents = piece.contents
         count = len(contents)
-        if envelope.frame_max > self._connection.frame_max:
-            contents = content.fitted(contents, channel.number, self._connection.frame_max)
-        elif envelope.channel != channel.number:
-            contents = content.on_channel(contents, channel.number)
-        before, after = self._around(envelope.exchange, envelope.routing_key, piece.redelivered)
         tag = channel.next_tag
         channel.next_tag = tag + count
-        if count > 1:
-            parts = [before, b"", after, b""] * count
-            parts[1::4] = [_pack_tag(number) for number in range(tag, tag + count)]
-            parts[3::4] = contents
-            self._connection.send(b"".join(parts))
-        elif len(contents[0]) < _LARGE:
-            self._connection.send(b"%b%b%b%b" % (before, _pack_tag(tag), after, contents[0]))
-        else:
-            self._connection.send(b"%b%b%b" % (before, _pack_tag(tag), after))
-            self._connection.send(contents[0])
-        if self.acks:
+        if self.acks:  # before anything can go wrong, so that it comes back then
             channel.ledger.add(Unacked(tag, piece, queue, self.prefetch))
             self.prefetch.used += count
             channel.prefetch.used += count
+        try:
+            envelope = piece.envelope
+            assert type(envelope) is Envelope
+            if envelope.frame_max > self._connection.frame_max:
+                contents = content.fitted(contents, channel.number, self._connection.frame_max)
+            elif envelope.channel != channel.number:
+                contents = content.on_channel(contents, channel.number)
+            before, after = self._around(envelope.exchange, envelope.routing_key, piece.redelivered)
+            if count > 1:
+                parts = [before, b"", after, b""] * count
+                parts[1::4] = [_pack_tag(number) for number in range(tag, tag + count)]
+                parts[3::4] = contents
+                self._connection.send(b"".join(parts))
+            elif len(contents[0]) < _LARGE:
+                self._connection.send(b"%b%b%b%b" % (before, _pack_tag(tag), after, contents[0]))
+            else:
+                self._connection.send(b"%b%b%b" % (before, _pack_tag(tag), after))
+                self._connection.send(contents[0])
+        except Exception as error:
+            self._connection.fail_soon(error)
         channel.count_delivered(count, self.acks, piece.redelivered)
 
     def _around(self, exchange: str, routing_key: str, redelivered: bool) -> tuple[bytes, bytes]:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import trio
 
-from broker.amqp.errors import ProtocolError
-from broker.amqp.spec import ReplyCode
 from broker.model.vhost import Vhost
 from broker.node.node import Node
 from broker.server.amqp import basic, consume, topology, transaction
@@ -22,6 +22,7 @@ from broker.server.amqp.channel import Channel
 from broker.server.amqp.connection import AmqpConnection
 from broker.server.amqp.options import AmqpOptions
 from broker.server.pump import Pump
+from broker.storage.errors import StorageError
 
 logger = logging.getLogger("broker.server")
 
@@ -44,6 +45,7 @@ class AmqpServer:
         self._connections: dict[AmqpConnection, None] = {}
         self._unflushed: dict[AmqpConnection, None] = {}
         self._closing: dict[AmqpConnection, None] = {}
+        self._failing: dict[AmqpConnection, Exception] = {}
         self._confirming: dict[Channel, None] = {}
         self._empty = trio.Event()
         node.pass_ends.append(self.end_pass)
@@ -51,11 +53,15 @@ class AmqpServer:
         node.topology.vhost_deleted.append(self._vhost_deleted)
 
     def accept(self, sock: socket.socket, peer: tuple[str, int], here: tuple[str, int]) -> None:
-        """Serve a connected socket, which does not block."""
+        """Serve a connected socket, which does not block. Raises OSError if it cannot be."""
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = AmqpConnection(self, sock, peer, here)
         self._connections[connection] = None
-        self.pump.add(connection)
+        try:
+            self.pump.add(connection)
+        except OSError:
+            connection.lost("")
+            raise
 
     def start_soon(self, call: Callable[..., Awaitable[None]], *arguments: Any) -> None:
         """Run what must wait, in a task."""
@@ -85,21 +91,35 @@ class AmqpServer:
     def close_soon(self, connection: AmqpConnection) -> None:
         self._closing[connection] = None
 
+    def fail_soon(self, connection: AmqpConnection, error: Exception) -> None:
+        """For a bug that comes up where a connection must not be closed, as in the midst of a queue."""
+        self._failing.setdefault(connection, error)
+
     def confirm_soon(self, channel: Channel) -> None:
         self._confirming[channel] = None
 
     def end_pass(self) -> None:
+        if self._failing:
+            failing, self._failing = self._failing, {}
+            for connection, error in failing.items():
+                connection.failed(error)
         confirming, self._confirming = self._confirming, {}
         for channel in confirming:
             if channel.confirms is not None:
-                channel.confirms.send()
+                try:
+                    channel.confirms.send()
+                except Exception as error:
+                    channel.connection.failed(error)
         unflushed, self._unflushed = self._unflushed, {}
         for connection in unflushed:
-            connection.flush()
+            try:
+                connection.flush()
+            except Exception as error:
+                connection.failed(error)
         if self._closing:
             closing, self._closing = self._closing, {}
             for connection in closing:
-                connection.finish()
+                connection.guard(connection.finish)
 
     # ---- what concerns many ----
 
@@ -107,19 +127,19 @@ class AmqpServer:
         """Publishers are blocked when they publish next, and set free together."""
         if not self.node.alarms.active:
             for connection in list(self._connections):
-                connection.unblock()
+                connection.guard(connection.unblock)
             self.end_pass()
 
     def _vhost_deleted(self, vhost: Vhost) -> None:
         for connection in list(self._connections):
             if connection.vhost is vhost:
-                connection.close_by_operator(f"vhost '{vhost.name}' is deleted")
+                connection.guard(partial(connection.close_by_operator, f"vhost '{vhost.name}' is deleted"))
 
     async def stop(self) -> None:
         """Tell all clients that the broker goes, and wait until they are gone; the caller has the deadline."""
         reason = "broker forced connection closure with reason 'shutdown'"
         for connection in list(self._connections):
-            connection.close(ProtocolError(ReplyCode.CONNECTION_FORCED, reason))
+            connection.guard(partial(connection.close_by_operator, reason))
         self.node.end_pass()
         if self._connections:
             self._empty = trio.Event()
@@ -128,5 +148,6 @@ class AmqpServer:
     def drop_all(self) -> None:
         """Close the sockets of those that did not go."""
         for connection in list(self._connections):
-            connection.lost("")
+            with suppress(StorageError):  # the end of the pass says it again
+                connection.guard(partial(connection.lost, ""))
         self.node.end_pass()

@@ -326,6 +326,54 @@ async def test_a_blocked_connection_can_be_closed_by_the_broker(client, channel,
     assert (await client.refused()).reply_text == "CONNECTION_FORCED - enough"
 
 
+async def test_a_blocked_peer_that_goes_is_missed_at_once(client, channel, broker):
+    """An alarm may be on for hours."""
+    await channel.declare("mine", exclusive=True)
+    set_alarm(broker, True)
+    await channel.publish(b"", to="mine")
+    await client.expect(methods.ConnectionBlocked)
+    await channel.publish(b"", to="mine")  # which is not read
+    client.drop()
+    await until(lambda: broker.server.connection_count == 0)
+    assert broker.node.topology.vhost("/").queues == {}
+
+
+async def test_a_blocked_peer_that_only_shuts_its_half_is_missed_too(client, channel, broker):
+    set_alarm(broker, True)
+    await channel.publish(b"", to="q")
+    await client.expect(methods.ConnectionBlocked)
+    await client.stream.send_eof()
+    await client.ended()
+
+
+async def test_what_comes_from_a_blocked_peer_is_no_hangup(client, channel, broker):
+    await channel.declare("q")
+    set_alarm(broker, True)
+    await channel.publish(b"", to="q")
+    await client.expect(methods.ConnectionBlocked)
+    for _ in range(10):
+        await channel.publish(b"", to="q")
+    # As if the system had said so before it was blocked, in the same pass.
+    only_connection(broker).readable()
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    set_alarm(broker, False)
+    await client.expect(methods.ConnectionUnblocked)
+    await channel.settle()
+    assert await channel.depth("q") == 11
+
+
+async def test_what_came_before_a_hangup_is_carried_out(client, channel, broker):
+    """While a definition becomes durable nothing is read; what follows it is not lost with the peer."""
+    await client.write(
+        methods.encode(1, methods.QueueDeclare(queue="q", durable=True))
+        + channel.publishing(b"in the same piece", to="q")
+    )
+    await channel.publish(b"in another one", to="q")
+    client.drop()
+    await until(lambda: broker.server.connection_count == 0)
+    assert broker.node.topology.vhost("/").queue("q").ready_count == 2
+
+
 # ---- update-secret ----
 
 

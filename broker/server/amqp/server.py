@@ -59,7 +59,7 @@ class AmqpServer:
         self._connections[connection] = None
         try:
             self.pump.add(connection)
-        except OSError:
+        except Exception:
             connection.lost("")
             raise
 

@@ -154,8 +154,9 @@ async def _wait_for_signal() -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for number in signals:
             logger.info("%s received", signal.Signals(number).name)
-            # A second one means it: the default handlers are back when this block is left.
-            return
+            break
+    # A second one means it, and ends the process at once: what was confirmed is safe whatever it was doing.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 async def _collect_when_idle(node: Node) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 
 import pytest
 
@@ -19,6 +20,16 @@ def broker(tmp_path_factory):
 def own_broker(tmp_path):
     """For tests that kill it or stop it. After `start` it has another port."""
     with BrokerProcess(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def returning_broker(tmp_path):
+    """One that has the same port after a restart, which the system has picked."""
+    with socket.socket() as picked:
+        picked.bind(("127.0.0.1", 0))
+        port = picked.getsockname()[1]
+    with BrokerProcess(tmp_path, "--amqp", f"127.0.0.1:{port}") as running:
         yield running
 
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 
 import aio_pika
 import aiormq
 import pytest
 from aio_pika import DeliveryMode, ExchangeType, Message
 from aio_pika.patterns import RPC
-
-from process import BrokerProcess
 
 SCENARIO_S = 20.0
 
@@ -217,16 +214,6 @@ def test_rpc(broker):
 
 
 # ---- reconnecting ----
-
-
-@pytest.fixture
-def returning_broker(tmp_path):
-    """One that has the same port after a restart, which the system has picked."""
-    with socket.socket() as picked:
-        picked.bind(("127.0.0.1", 0))
-        port = picked.getsockname()[1]
-    with BrokerProcess(tmp_path, "--amqp", f"127.0.0.1:{port}") as running:
-        yield running
 
 
 def test_a_robust_connection_comes_back_after_a_crash(returning_broker):

@@ -8,7 +8,7 @@ from broker.management.call import Call
 from broker.management.errors import not_there
 from broker.management.http import Response
 from broker.management.listing import Row, listed, shown_once
-from broker.management.rates import Rates
+from broker.management.rates import Rates, exchange_counts
 from broker.management.routes import route
 from broker.management.schema import ExchangeBody
 from broker.management.tables import shown
@@ -46,7 +46,7 @@ def show(rates: Rates | None, placed: Placed) -> Row:
         "policy": None,
     }
     if rates is not None and exchange.messages_in:
-        row["message_stats"] = rates.exchanges.details(exchange, (exchange.messages_in,))
+        row["message_stats"] = rates.exchanges.details(exchange, exchange_counts(exchange))
     return row
 
 

@@ -98,7 +98,6 @@ _DELIVERIES: Final = (
     ("redelivered", "Messages delivered that had been delivered before"),
     ("acknowledged", "Messages that consumers acknowledged"),
 )
-_DELIVERED: Final = [name for name, _ in _DELIVERIES[:4]]
 _CHURN: Final = (
     ("connections_opened", "Connections that were opened"),
     ("connections_closed", "Connections that were closed or lost"),
@@ -156,7 +155,6 @@ def _global_counters(metrics: Metrics) -> list[Family]:
         value: int = getattr(metrics, f"messages_{name}")
         return value
 
-    delivered = sum(map(of, _DELIVERED))
     labels = {**_PROTOCOL, **_QUEUE_TYPE}
     families = [
         counter(f"rabbitmq_global_messages_{name}", help, Sample(of(name), _PROTOCOL))
@@ -166,7 +164,7 @@ def _global_counters(metrics: Metrics) -> list[Family]:
         counter(
             "rabbitmq_global_messages_delivered",
             "Messages delivered, pushed or got",
-            Sample(delivered, labels),
+            Sample(metrics.messages_delivered, labels),
         )
     )
     families += [

@@ -154,6 +154,13 @@ def queue_counts(queue: Queue) -> Counts:
     )
 
 
+EXCHANGE: Final = ("publish_in", "publish_out")
+
+
+def exchange_counts(exchange: Exchange) -> Counts:
+    return exchange.messages_in, exchange.messages_out
+
+
 def lengths(queues: Iterable[Queue]) -> Counts:
     """All messages, those that are ready, and those that are out."""
     ready = unacked = 0
@@ -209,7 +216,7 @@ class Rates:
         """Of a virtual host, by its name; of all together, by nothing."""
         self.queues: Samples[Queue] = Samples(QUEUE)
         self.lengths: Samples[Queue] = Samples(MESSAGES)
-        self.exchanges: Samples[Exchange] = Samples(("publish_in",))
+        self.exchanges: Samples[Exchange] = Samples(EXCHANGE)
         self.octets: Samples[Peer] = Samples(OCTETS)
         self.channels: Samples[tuple[Peer, int]] = Samples(CHANNEL, rising=True)
 
@@ -235,7 +242,7 @@ class Rates:
         await self.queues.take(((queue, queue_counts(queue)) for queue in queues), seconds)
         await self.lengths.take(((queue, lengths((queue,))) for queue in queues), seconds)
         exchanges = [exchange for vhost in vhosts for exchange in vhost.exchanges.values()]
-        await self.exchanges.take(((exchange, (exchange.messages_in,)) for exchange in exchanges), seconds)
+        await self.exchanges.take(((exchange, exchange_counts(exchange)) for exchange in exchanges), seconds)
         await self._sample_peers(seconds)
 
     async def _sample_peers(self, seconds: float) -> None:

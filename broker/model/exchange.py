@@ -211,6 +211,7 @@ class Exchange:
     matcher: Matcher = field(init=False)
     messages_in: int = 0
     messages_out: int = 0
+    """Each as often as queues got it."""
 
     def __post_init__(self) -> None:
         matcher = MATCHERS.get(self.type)

@@ -16,7 +16,6 @@ class Metrics:
     messages_routed: int = 0
     messages_unroutable_dropped: int = 0
     messages_unroutable_returned: int = 0
-    messages_delivered: int = 0
     messages_delivered_consume_auto_ack: int = 0
     messages_delivered_consume_manual_ack: int = 0
     messages_delivered_get_auto_ack: int = 0
@@ -37,3 +36,13 @@ class Metrics:
     queues_deleted: int = 0
     logins: int = 0
     logins_failed: int = 0
+
+    @property
+    def messages_delivered(self) -> int:
+        """Pushed or got."""
+        return (
+            self.messages_delivered_consume_auto_ack
+            + self.messages_delivered_consume_manual_ack
+            + self.messages_delivered_get_auto_ack
+            + self.messages_delivered_get_manual_ack
+        )

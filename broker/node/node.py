@@ -162,6 +162,7 @@ class Node:
             else:
                 route.exchange.messages_in += count
                 if route.queues:
+                    route.exchange.messages_out += count * len(route.queues)
                     self._push(route.queues, run, index, result, now_ms)
                 else:
                     result.unroutable = (
@@ -213,6 +214,7 @@ class Node:
             if queues:
                 if "BCC" in headers:
                     closed = _without_bcc(closed, envelope)
+                exchange.messages_out += len(queues)
                 self._push(queues, PublishRun(envelope, [closed], None), index, result, now_ms)
             else:
                 unroutable.append(index)
@@ -220,6 +222,7 @@ class Node:
         if not by_headers:
             queues = vhost.route(exchange.name, envelope.routing_key).queues
             if queues:
+                exchange.messages_out += len(run.contents) * len(queues)
                 self._push(queues, run, index, result, now_ms)
             else:
                 unroutable += range(index, index + len(run.contents))

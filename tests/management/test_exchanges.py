@@ -3,8 +3,10 @@
 import pytest
 
 from api_here import api_here
+from broker.amqp import methods
 
 NOT_THERE = {"error": "Object Not Found", "reason": "Not Found"}
+_DELIVERED = ("deliver", "deliver_no_ack", "get", "get_no_ack", "redeliver", "deliver_get")
 
 
 async def test_an_exchange_is_declared_shown_and_deleted(api):
@@ -146,5 +148,67 @@ async def test_messages_are_counted(api):
     body = {"properties": {}, "routing_key": "nowhere", "payload": "", "payload_encoding": "string"}
     await api.post("/exchanges/%2F/amq.topic/publish", body)
     stats = (await api.get("/exchanges/%2F/amq.topic"))["message_stats"]
-    assert stats == {"publish_in": 1, "publish_in_details": {"rate": 0.0}}
+    assert stats == {
+        "publish_in": 1,
+        "publish_in_details": {"rate": 0.0},
+        "publish_out": 0,
+        "publish_out_details": {"rate": 0.0},
+    }
     assert "message_stats" not in await api.get("/exchanges/%2F/amq.direct")
+
+
+async def test_what_goes_out_counts_once_for_each_queue(api):
+    client = await api.broker.connect()
+    channel = await client.channel()
+    for name in ("a", "b"):
+        await channel.declare(name)
+        await channel.bind(name, "amq.topic", "k")
+        await channel.bind(name, "amq.headers", arguments={"k": 1})
+    for _ in range(3):
+        await channel.publish(exchange="amq.topic", to="k")
+    await channel.publish(exchange="amq.topic", to="nowhere")
+    await channel.publish(exchange="amq.headers", headers={"k": 1})
+    await channel.publish(exchange="amq.headers", headers={"k": 2})
+    await channel.publish(exchange="amq.direct", to="nowhere", headers={"CC": ["x"]})
+    await channel.publish(to="a", headers={"CC": ["b"]})
+    await channel.settle()
+
+    async def counts(name: str) -> tuple[int, int]:
+        stats = (await api.get(f"/exchanges/%2F/{name}"))["message_stats"]
+        return stats["publish_in"], stats["publish_out"]
+
+    assert await counts("amq.topic") == (4, 6)
+    assert await counts("amq.headers") == (2, 2)
+    assert await counts("amq.direct") == (1, 0)
+    assert await counts("amq.default") == (1, 2)
+
+
+async def test_every_kind_of_delivery_counts(api):
+    client = await api.broker.connect()
+    channel = await client.channel()
+    await channel.declare("q")
+    for _ in range(4):
+        await channel.publish(to="q")
+    await channel.get("q")
+    await channel.get("q", no_ack=True)
+    tag = await channel.consume("q")
+    await channel.messages(2)
+    await channel.call(methods.BasicCancel(tag), methods.BasicCancelOk)
+    await channel.nack(0, multiple=True)
+    await channel.consume("q", no_ack=True)
+    await channel.messages(3)
+    row = await api.get("/queues/%2F/q")
+    said = {name: row["message_stats"][name] for name in _DELIVERED}
+    assert said == {
+        "deliver": 2,
+        "deliver_no_ack": 3,
+        "get": 1,
+        "get_no_ack": 1,
+        "redeliver": 3,
+        "deliver_get": 7,
+    }
+    assert api.broker.node.metrics.messages_delivered == 7
+    (channels,) = await api.get("/channels")
+    assert {name: channels["message_stats"][name] for name in _DELIVERED} == said
+    stats = (await api.get("/overview"))["message_stats"]
+    assert {name: stats[name] for name in _DELIVERED} == said

@@ -63,7 +63,7 @@ async def test_the_broker_is_sampled_every_five_seconds(api, autojump_clock):
         await trio.sleep(INTERVAL_S)
         published = rates.queues.details(queue, queue_counts(queue))["publish_details"]
         received = rates.node.details("", (20,) + (0,) * 11)["publish_details"]
-        routed = rates.exchanges.details(vhost.exchanges["amq.topic"], (10,))["publish_in_details"]
+        routed = rates.exchanges.details(vhost.exchanges["amq.topic"], (10, 0))["publish_in_details"]
         empty = rates.totals.details("", lengths(node.topology.queues()))
         nursery.cancel_scope.cancel()
     assert published == {"rate": 10.0}

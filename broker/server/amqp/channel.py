@@ -195,7 +195,6 @@ class Channel:
 
     def count_delivered(self, count: int, acks: bool, redelivered: bool) -> None:
         metrics = self.connection.node.metrics
-        metrics.messages_delivered += count
         if acks:
             self.delivered += count
             metrics.messages_delivered_consume_manual_ack += count

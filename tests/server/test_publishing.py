@@ -192,7 +192,13 @@ async def test_an_impersonator_may_be_anybody(broker):
 
 @pytest.mark.parametrize(
     "bad",
-    [{"expiration": "soon"}, {"user_id": "eve"}, {"headers": {"CC": 1}}, {"exchange": "nope"}],
+    [
+        {"expiration": "soon"},
+        {"user_id": "eve"},
+        {"headers": {"CC": 1}},
+        {"exchange": "nope"},
+        {"reply_to": "amq.rabbitmq.reply-to"},
+    ],
     ids=lambda bad: next(iter(bad)),
 )
 async def test_what_came_before_a_bad_message_is_published(client, channel, bad):

@@ -52,13 +52,13 @@ def publish(channel: Channel, event: Publishes) -> None:
                 channel.grant_publish(envelope)
             if envelope.facts.has_copies:
                 channel.connection.node.check(channel.connection.vhost, [run])
+            if envelope.facts.asks_direct_reply:
+                _name_requester(channel, run)
         except (ModelError, ProtocolError):
             _carry_out(channel, runs[:number], plain)  # what came before was right
             raise
         if not envelope.plain:
             plain = False
-            if envelope.facts.asks_direct_reply:
-                _name_requester(channel, run)
     _carry_out(channel, runs, plain)
 
 

@@ -246,12 +246,13 @@ def descriptors(broker: BrokerProcess) -> int:
 
 
 @pytest.mark.slow
-async def test_a_flood_with_a_stuck_consumer_does_not_fill_the_memory(tmp_path):
+@pytest.mark.parametrize("no_ack", [True, False])
+async def test_a_flood_with_a_stuck_consumer_does_not_fill_the_memory(tmp_path, no_ack):
     with process(tmp_path) as broker:
         consumer = await Client.connect(broker.amqp)
         stuck = await consumer.channel(1)
         await stuck.declare("q")
-        await stuck.consume("q", no_ack=True)  # and reads nothing
+        await stuck.consume("q", no_ack=no_ack)  # and reads nothing
         publisher = await Client.connect(broker.amqp)
         channel = await publisher.channel(1)
         await channel.confirm_mode()

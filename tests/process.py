@@ -139,3 +139,4 @@ class BrokerProcess:
 
     def __exit__(self, *_: object) -> None:
         self.kill()
+        (self.data / "reserve").unlink(missing_ok=True)  # pytest keeps the folders of many tests

@@ -3,7 +3,8 @@
 Flow:   `check` runs each second and when a write found the disk full; servers ask `reasons` before they read from a
         publisher, and are told when that changes.
 Limits: memory: a share of what the machine, or the control group, has; disk: free octets below which
-        publishers wait. A reserve file keeps room for acknowledgements on a disk that others fill.
+        publishers wait. A reserve file keeps room for acknowledgements, and to move what the journal holds to
+        the files, on a disk that is full; while there is no room for it publishers wait, too.
 Spec:   RabbitMQ's alarms; the texts are those of connection.blocked.
 """
 

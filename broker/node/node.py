@@ -62,7 +62,8 @@ class NodeOptions:
     segment_size_max: int = SEGMENT_SIZE_MAX
     memory_limit: int = 1 << 62
     disk_free_limit: int = 0
-    reserve_size: int = 8 * 1024 * 1024
+    reserve_size: int = 64 * 1024 * 1024
+    """Room on the disk for acknowledgements and for what the journal holds, which the files must get as well."""
 
 
 class Published:
@@ -109,6 +110,8 @@ class Node:
         self._timed: dict[Queue, None] = {}
         self._timers: dict[Queue, Timer] = {}
         self._journal_directory = os.path.join(options.data, "journal")
+        self._reserve = os.path.join(options.data, "reserve")
+        self._reserved = True
         files.make_directory(self._journal_directory)
         self._journal = journal.recover(files, self._journal_directory)
         self.flusher = Flusher(
@@ -358,20 +361,32 @@ class Node:
             nursery.start_soon(self._watch_restored)
 
     def _check_alarms(self) -> None:
+        reserved = self._keep_reserve()
+        if reserved < self._reserved and not self.flusher.disk_full:
+            logger.error("disk: less room than is kept in reserve, %d octets", self.options.reserve_size)
+        self._reserved = reserved
+        self.alarms.check(disk_full=self.flusher.disk_full or not reserved)
         self.scheduler.after(_ALARM_MS, self._check_alarms)
-        self.alarms.check(disk_full=self.flusher.disk_full)
-        self._keep_reserve()
 
-    def _keep_reserve(self) -> None:
-        """Give the reserve up while the disk is full, and take it again when it is not."""
-        path = os.path.join(self.options.data, "reserve")
+    def _keep_reserve(self) -> bool:
+        """Give the reserve up while the disk is full, and take it again when there is room; whether it is there.
+
+        Without it nothing more is taken from publishers: a checkpoint, or recovery, might find no room.
+        """
+        path, size = self._reserve, self.options.reserve_size
         if self.flusher.disk_full:
             self._files.remove(path)
-        elif self.options.reserve_size and not self.alarms.active and self._files.size(path) < 0:
-            try:
-                self._files.reserve(path, self.options.reserve_size)
-            except DiskFull:
-                self._files.remove(path)
+            return False
+        if not size or self._files.size(path) >= size:
+            return True
+        if self._files.free_bytes(self.options.data) < size + self.options.disk_free_limit:
+            return False
+        try:
+            self._files.reserve(path, size)
+        except DiskFull:
+            self._files.remove(path)
+            return False
+        return True
 
     def _tidy(self) -> None:
         """What the journal holds goes to the files; logs in which little lives shrink, or go altogether."""
@@ -431,7 +446,7 @@ class Node:
     def _make_room(self) -> None:
         """On a full disk, recovery needs what was put by for it."""
         if self._files.free_bytes(self.options.data) < self.options.reserve_size:
-            self._files.remove(os.path.join(self.options.data, "reserve"))
+            self._files.remove(self._reserve)
 
     def _remove_strangers(self, known: set[str]) -> None:
         """Queues that did not outlive the last process may have left a log behind.
@@ -449,6 +464,7 @@ class Node:
         """Make everything durable, and let go. Raises a failure of the disk."""
         try:
             self.flusher.stop()
+            self._files.remove(self._reserve)  # nothing is left that could need it
         finally:
             self._reader.close()
             self._definitions.close()

@@ -1,0 +1,175 @@
+"""The real file system. (Storage on one that tears and forgets: everywhere else here.)"""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from broker.storage.errors import DataFolderInUse, DiskFull, SyncFailed
+from broker.storage.file import Disk, OpenFiles
+
+
+@pytest.fixture
+def disk() -> Disk:
+    return Disk()
+
+
+def open_descriptors(folder: Path) -> list[str]:
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found.append(os.readlink(f"/proc/self/fd/{name}"))
+        except FileNotFoundError:  # that of the listing itself
+            continue
+    return sorted(os.path.basename(path) for path in found if path.startswith(f"{folder}/"))
+
+
+@pytest.mark.parametrize("sync", [False, True])
+def test_buffers_are_written_one_after_another(tmp_path, sync):
+    handles = OpenFiles(4)
+    path = str(tmp_path / "x")
+    handles.write(path, 0, [b"abc", b"", b"def"], sync=sync)
+    handles.write(path, 3, [b"DEF", b"ghi"], sync=sync)
+    assert handles.read(path, 0, 100) == b"abcDEFghi"
+    assert handles.read(path, 7, 1) == b"h"
+    assert handles.read(path, 100, 1) == b""
+    handles.close()
+
+
+@pytest.mark.parametrize("sync", [False, True])
+def test_more_buffers_than_a_call_takes(tmp_path, sync):
+    handles = OpenFiles(1)
+    buffers = [b"%d," % number for number in range(3000)]
+    handles.write(str(tmp_path / "x"), 5, buffers, sync=sync)
+    assert (tmp_path / "x").read_bytes() == bytes(5) + b"".join(buffers)
+    handles.close()
+
+
+def test_the_file_that_was_used_longest_ago_is_closed_first(tmp_path):
+    handles = OpenFiles(2)
+    for name in ("a", "b", "a", "c"):
+        handles.write(str(tmp_path / name), 0, [name.encode()])
+    assert open_descriptors(tmp_path) == ["a", "c"]
+    assert handles.read(str(tmp_path / "b"), 0, 1) == b"b"
+    handles.close()
+    assert open_descriptors(tmp_path) == []
+
+
+def test_forgetting_closes_a_file_or_all_below_a_folder(tmp_path):
+    handles = OpenFiles(9)
+    (tmp_path / "f").mkdir()
+    for name in ("a", "b", "f/c", "f/d"):
+        handles.write(str(tmp_path / name), 0, [b"x"])
+    handles.forget(str(tmp_path / "a"))
+    handles.forget(f"{tmp_path / 'f'}/")
+    handles.forget(str(tmp_path / "never opened"))
+    assert open_descriptors(tmp_path) == ["b"]
+    handles.close()
+
+
+def test_it_makes_do_with_fewer_files_when_there_are_no_descriptors(tmp_path, monkeypatch):
+    handles = OpenFiles(9)
+    handles.write(str(tmp_path / "a"), 0, [b"x"])
+    real = os.open
+    refusals = [errno.EMFILE]
+
+    def scarce(*given):
+        if refusals:
+            raise OSError(refusals.pop(), "Too many open files")
+        return real(*given)
+
+    monkeypatch.setattr(os, "open", scarce)
+    handles.write(str(tmp_path / "b"), 0, [b"x"])
+    assert open_descriptors(tmp_path) == ["b"]
+    handles.close()
+
+
+@pytest.mark.parametrize(
+    ("number", "raised"),
+    [(errno.ENOSPC, DiskFull), (errno.EDQUOT, DiskFull), (errno.EIO, SyncFailed), (errno.EROFS, SyncFailed)],
+)
+@pytest.mark.parametrize("sync", [False, True])
+def test_a_refusal_is_a_full_disk_or_the_end(tmp_path, monkeypatch, number, raised, sync):
+    def refuse(*given):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "pwritev", refuse)
+    handles = OpenFiles(1)
+    with pytest.raises(raised, match=f"x: {os.strerror(number)}"):
+        handles.write(str(tmp_path / "x"), 0, [b"x"], sync=sync)
+    handles.close()
+
+
+def test_a_disk_that_cannot_sync_in_one_call_does_it_in_two(tmp_path, monkeypatch):
+    real = os.pwritev
+    synced = []
+
+    def unsupported(descriptor, buffers, position, flags=0):
+        if flags:
+            raise OSError(errno.EOPNOTSUPP, "not supported")
+        return real(descriptor, buffers, position)
+
+    monkeypatch.setattr(os, "pwritev", unsupported)
+    monkeypatch.setattr(os, "fdatasync", synced.append)
+    handles = OpenFiles(1)
+    handles.write(str(tmp_path / "x"), 0, [b"abc"], sync=True)
+    assert len(synced) == 1
+    assert (tmp_path / "x").read_bytes() == b"abc"
+    handles.close()
+
+
+def test_a_failed_sync_is_said(tmp_path, monkeypatch):
+    def refuse(descriptor):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fdatasync", refuse)
+    handles = OpenFiles(1)
+    handles.write(str(tmp_path / "x"), 0, [b"x"])
+    with pytest.raises(SyncFailed, match="x: Input/output error"):
+        handles.sync(str(tmp_path / "x"))
+    handles.close()
+
+
+def test_names_come_and_go(disk, tmp_path):
+    folder = str(tmp_path / "a" / "b")
+    assert disk.names(folder) == []
+    disk.make_directory(folder)
+    disk.make_directory(folder)
+    for name in ("y", "x"):
+        (tmp_path / "a" / "b" / name).write_bytes(b"12345")
+    assert disk.names(folder) == ["x", "y"]
+    assert disk.size(f"{folder}/x") == 5
+    disk.truncate(f"{folder}/x", 2)
+    assert disk.size(f"{folder}/x") == 2
+    disk.rename(f"{folder}/x", f"{folder}/y")
+    disk.sync_directory(folder)
+    assert (disk.size(f"{folder}/x"), disk.size(f"{folder}/y")) == (-1, 2)
+    for _ in range(2):
+        disk.remove(f"{folder}/y")
+        disk.remove_directory(str(tmp_path / "a"))
+    assert disk.names(str(tmp_path)) == []
+
+
+def test_a_folder_that_is_gone_cannot_be_synced(disk, tmp_path):
+    with pytest.raises(SyncFailed, match="No such file or directory"):
+        disk.sync_directory(str(tmp_path / "gone"))
+
+
+def test_a_reserve_takes_its_room(disk, tmp_path):
+    disk.reserve(str(tmp_path / "reserve"), 100_000)
+    assert (tmp_path / "reserve").stat().st_blocks * 512 >= 100_000
+    assert disk.free_bytes(str(tmp_path)) > 0
+
+
+def test_a_lock_is_held_until_it_is_let_go(disk, tmp_path):
+    path = str(tmp_path / "lock")
+    unlock = disk.lock(path)
+    with pytest.raises(
+        DataFolderInUse, match=rf"{tmp_path} is in use by another broker \(process {os.getpid()}\)"
+    ):
+        disk.lock(path)
+    unlock()
+    disk.lock(path)()

@@ -1,0 +1,84 @@
+"""A segment written anew: with what lives, at the same offsets. (Crashes within: `test_log_machine`.)"""
+
+import pytest
+
+from broker.storage.errors import CorruptLog
+from broker.storage.rewrite import rewrite
+from fakes import PowerFailed
+from log_owner import DIRECTORY, LogOwner, contents, keep
+
+LOG = f"{DIRECTORY}/{0:020d}.log"
+REWRITE = f"{DIRECTORY}/{0:020d}.rewrite"
+
+
+def sparse() -> LogOwner:
+    """A full segment of eight records, of which 2 lives, and one behind it."""
+    owner = LogOwner(segment_size_max=2 * (61 + 4 * 24))
+    for _ in range(3):
+        owner.append(4)
+        owner.commit()
+    owner.settle(range(2))
+    owner.settle(range(3, 8))
+    owner.commit()
+    return owner
+
+
+def test_only_what_lives_is_left_where_it_was():
+    owner = sparse()
+    before = contents(owner.log)
+    size = len(owner.files.octets(LOG))
+    assert owner.rewrite()
+    assert contents(owner.log) == before
+    assert sorted(before) == [2, 8, 9, 10, 11]
+    assert len(owner.files.octets(LOG)) == 61 + 24 < size
+    assert REWRITE not in owner.files.paths()
+    assert owner.log.segments[0].records == 1
+    owner.reopen(owner.files.copy())
+
+
+def test_what_is_settled_meanwhile_stays_settled():
+    owner = sparse()
+    segment = owner.log.sparse()
+    result = rewrite(owner.handles, segment, [range(2, 3)], keep)
+    owner.settle(range(2, 3))
+    owner.commit()
+    owner.log.rewritten(owner.files, segment, result)
+    assert sorted(contents(owner.log)) == [8, 9, 10, 11]
+    owner.reopen(owner.files.copy())
+
+
+def test_a_segment_of_which_much_lives_is_left_alone():
+    owner = LogOwner(segment_size_max=2 * (61 + 4 * 24))
+    for _ in range(3):
+        owner.append(4)
+        owner.commit()
+    owner.settle(range(5))
+    owner.commit()
+    assert not owner.rewrite()
+
+
+def test_a_damaged_segment_is_not_written_anew():
+    owner = sparse()
+    owner.files.put(LOG, owner.files.octets(LOG).replace(b"1:2;", b"1:3;"))
+    owner.handles.close()
+    with pytest.raises(CorruptLog, match=f"{LOG} at octet 0: crc"):
+        rewrite(owner.handles, owner.log.segments[0], [range(2, 3)], keep)
+    assert REWRITE not in owner.files.paths()
+
+
+def test_nothing_has_happened_before_the_last_step():
+    steps = 0
+    while True:
+        owner = sparse()
+        owner.files.power_fails_after = owner.files.steps + steps
+        try:
+            owner.rewrite()
+        except PowerFailed:
+            steps += 1
+            for seed in range(5):
+                crashed = owner.files.crash(seed)
+                LogOwner.reopen(owner, crashed)
+                assert REWRITE not in crashed.paths()
+            continue
+        break
+    assert steps >= 3

@@ -181,6 +181,15 @@ def _problem(octets: bytes, at: int, due: int, start: int) -> str:
 
 
 def _next_sound(octets: bytes, at: int, due: int, start: int) -> int | None:
+    """Where the next batch is behind bad octets.
+
+    Mostly their length is sound, and says where: what looks like a batch in their payload is passed over.
+    """
+    end = at + batches.whole_size(octets, at)
+    if end == len(octets):
+        return None
+    if at < end < len(octets) and not _problem(octets, end, due, start):
+        return end
     found = batches.next_whole(octets, at)
     while found is not None and _problem(octets, found, due, start):
         found = batches.next_whole(octets, found)

@@ -290,3 +290,16 @@ def test_a_batch_in_the_body_of_a_message_cannot_make_offsets_run_away(offset, a
     found = contents(log)
     expected = without(*range(24, 33)) if alone else EVERYTHING
     assert expected.items() <= found.items()
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_a_batch_in_the_body_of_a_damaged_message_is_not_served(last):
+    forged = b"".join(batches.encode(34, 1, [b"f" * 24]).buffers)
+    hostile = b"".join(batches.encode(33, 1, [b"h" * 40 + forged]).buffers)
+    behind = b"" if last else b"".join(batches.encode(34, 1, [b"s" * 24]).buffers)
+    octets = FILES.octets(LAST)
+    for at in range(12, len(hostile)):  # of what is before that, the length is a part
+        log, _ = opened(with_file(LAST, octets + flipped(hostile, at, 0x01) + behind))
+        assert log.next_offset == (34 if last and at in range(12, 16) else 33 if last else 35)
+        found = [batch.payload for batch in log.read(33)]
+        assert found[-1:] != [b"f" * 24]

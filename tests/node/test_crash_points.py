@@ -25,7 +25,9 @@ def crashes(play: Callable[[], SteppedNode], *, seeds: range = SEEDS) -> Iterato
             steps = [(node.writer, writer), (node.mover, mover)]
             for worker, after in steps[::order]:
                 node.fail_power(worker, after)
-            yield node.crash(seed)
+            crashed = node.crash(seed)
+            yield crashed
+            crashed.abandon()
 
 
 def _steps(play: Callable[[], SteppedNode], worker: int) -> int:

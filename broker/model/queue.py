@@ -109,7 +109,7 @@ class Queue:
         "_backlog_size",
         "_bury",
         "_expiry",
-        "_limited",
+        "limited",
         "_all_memory",
         "_memory",
         "_memory_max",
@@ -163,7 +163,8 @@ class Queue:
         """The connection that has it exclusively, if one has."""
         self.arguments: Arguments = arguments or {}
         self.settings = settings or QueueSettings()
-        self._limited = self.settings.limited
+        self.limited = self.settings.limited
+        """It may refuse messages, or drop some for others."""
         self._ttl = self.settings.message_ttl_ms
         self.consumers = Consumers()
         self.counters = Counters()
@@ -200,7 +201,7 @@ class Queue:
     def push(self, run: Run, now_ms: int) -> Sequence[int]:
         """Take the messages of a run; returns the indices of those refused for the length limit."""
         self.counters.published += len(run.contents)
-        if self._limited:
+        if self.limited:
             return self._push_limited(run, now_ms)
         self._append(run.envelope, run.contents, run.body_size, now_ms)
         return ()

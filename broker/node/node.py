@@ -27,7 +27,7 @@ from broker.model.errors import ModelError, PreconditionFailed
 from broker.model.exchange import Headers
 from broker.model.message import Slice
 from broker.model.queue import Memory, Queue
-from broker.model.vhost import NO_HEADERS, Vhost
+from broker.model.vhost import NO_HEADERS, Route, Vhost
 from broker.node.accounts import Accounts
 from broker.node.alarms import Alarms
 from broker.node.clock import Clock
@@ -79,6 +79,19 @@ class Published:
         """A queue had no room for these; in ascending order."""
 
 
+class Gathered:
+    """Single messages with one envelope, of different publishers, that are pushed as one run."""
+
+    __slots__ = ("commit", "route", "run", "vhost")
+
+    def __init__(self, vhost: Vhost, run: PublishRun, route: Route, commit: Commit | None) -> None:
+        self.vhost = vhost
+        self.run = run
+        self.route = route
+        self.commit = commit
+        """As of `Published`."""
+
+
 class Node:
     """Everything that a broker owns apart from its connections."""
 
@@ -105,6 +118,7 @@ class Node:
         self._files = files
         self._definitions = definitions
         self._reader = files.handles(_READ_HANDLES)
+        self._gathered: Gathered | None = None
         self._marked: dict[Queue, None] = {}
         self._graves: list[tuple[Queue, str, Slice]] = []
         self._timed: dict[Queue, None] = {}
@@ -147,11 +161,54 @@ class Node:
 
     # ---- publishing ----
 
+    def gather(self, vhost: Vhost, run: PublishRun) -> Gathered | None:
+        """Push a small run later in this pass, together with others like it; None if that cannot be.
+
+        Whoever does something else to queues than to publish, acknowledge or hand out calls
+        `take_in` before. It can only be if no queue may refuse it.
+        """
+        gathered = self._gathered
+        if gathered is not None:
+            if gathered.run.envelope is run.envelope and gathered.vhost is vhost:
+                gathered.run.contents += run.contents
+                if run.body_size != gathered.run.body_size:
+                    gathered.run.body_size = None
+                return gathered
+            self.take_in()
+        envelope = run.envelope
+        route = vhost.known_route(envelope.exchange, envelope.routing_key)
+        if route is None or not route.queues or envelope.facts.has_copies or self.flusher.crowded:
+            return None
+        lasting = False
+        for queue in route.queues:
+            if queue.limited:
+                return None
+            lasting |= queue.lasting
+        commit = self.flusher.open if lasting and envelope.facts.persistent else None
+        self._gathered = Gathered(vhost, run, route, commit)
+        return self._gathered
+
+    def take_in(self) -> None:
+        """Push what was gathered."""
+        gathered = self._gathered
+        if gathered is None:
+            return
+        self._gathered = None
+        run = gathered.run
+        count = len(run.contents)
+        route = gathered.route
+        route.exchange.messages_in += count
+        route.exchange.messages_out += count * len(route.queues)
+        self.metrics.messages_received += count
+        self.metrics.messages_routed += count
+        self._push(route.queues, run, 0, Published(), self.clock.now_ms())
+
     def publish(self, vhost: Vhost, runs: Sequence[PublishRun]) -> Published:
         """Route the messages of runs and push them to the queues.
 
         Raises NotFound for no such exchange; the runs before that one are published.
         """
+        self.take_in()
         result = Published()
         known_route = vhost.known_route
         now_ms = self.clock.now_ms()
@@ -246,6 +303,7 @@ class Node:
         Whoever has more to come may leave the start of a commit to a later call of `flusher.flush`.
         """
         while True:
+            self.take_in()
             while self._marked or self._timed or self._graves:
                 self._carry_through()
             if commit:

@@ -423,3 +423,34 @@ async def test_replies_and_other_messages_in_one_write(channel):
     assert [message.body for message in messages if message.body not in replies] == [b"3"]
     assert [confirm for confirm in came if isinstance(confirm, Confirm)] == [Confirm(6, True, True)]
     assert await channel.depth("q") == 2
+
+
+# ---- single messages of many publishers, which the broker pushes together ----
+
+
+async def test_single_messages_of_many_publishers_are_confirmed_and_in_order(channel, broker):
+    await channel.declare("q", durable=True)
+    clients = [await broker.connect() for _ in range(5)]
+    publishers = [await client.channel(1) for client in clients]
+    for publisher in publishers:
+        await publisher.confirm_mode()
+    for number in range(1, 21):
+        for name, publisher in enumerate(publishers):
+            await publisher.publish(b"%d %03d" % (name, number), to="q", delivery_mode=2)
+        for publisher in publishers:
+            assert await publisher.confirms(number, since=number) == {number: True}
+    bodies = [message.body for _ in range(100) if (message := await channel.get("q", no_ack=True))]
+    for name in range(5):
+        own = [body for body in bodies if body.startswith(b"%d " % name)]
+        assert own == [b"%d %03d" % (name, number) for number in range(1, 21)]
+
+
+async def test_what_follows_a_single_message_finds_it_there(channel):
+    await channel.declare("q")
+    await channel.publish(b"makes the route known", to="q")
+    await channel.send(methods.QueuePurge(queue="q"))
+    await channel.expect(methods.QueuePurgeOk)
+    for number in range(3):
+        octets = channel.publishing(b"%d" % number, to="q")
+        await channel.client.write(octets + methods.encode(channel.number, methods.QueuePurge(queue="q")))
+        assert (await channel.expect(methods.QueuePurgeOk)).message_count == 1

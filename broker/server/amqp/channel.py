@@ -114,7 +114,10 @@ class Channel:
 
     def handle(self, event: frames.Event) -> None:
         """Carry out one event. Errors end this channel or the connection, and never come out."""
-        subject: Any = event.method if type(event) is MethodReceived else event
+        subject: Any = event
+        if type(event) is MethodReceived:
+            subject = event.method
+            self.connection.node.take_in()
         if self.closing:
             self._handle_closing(type(subject))
             return

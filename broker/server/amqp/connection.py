@@ -702,6 +702,7 @@ class AmqpConnection:
             self._owned_max = 2 * len(self.exclusive_queues) + _OWNED_SLACK
 
     def _release_all(self) -> None:
+        self.node.take_in()
         for channel in list(self.channels.values()):
             if not channel.closing:
                 channel.release()

@@ -10,8 +10,9 @@ import os
 import subprocess
 from pathlib import Path
 
-import npm
 import pytest
+
+import npm
 
 SCENARIOS = Path(__file__).with_name("amqplib_scenarios.js")
 SCENARIO_S = 30

@@ -172,6 +172,8 @@ class QueueStore:
 
     def handed_out(self, offset: int) -> None:
         if offset >= self._mark:
+            if self._mark == self._noted_mark:
+                self._flusher.settled(self)
             self._mark = offset + 1
 
     # ---- what the flusher asks for ----
@@ -223,7 +225,8 @@ class QueueStore:
         too, are left out: not what was settled since, as the copy of a dead letter may not be safe yet.
         """
         settled = self._journaled_settled()
-        self._note_mark()
+        if settlements and not journaled_only:
+            self._note_mark()
         end = self._journaled if journaled_only else len(self._pushed)
         settled_end = self._journaled_settlements if journaled_only else len(self._settlements)
         if not settlements:
@@ -241,8 +244,8 @@ class QueueStore:
         return writes
 
     def _note_mark(self) -> None:
-        """How far the queue has handed out goes along with the settlements, and is worth no write alone."""
-        if self._mark > self._noted_mark and len(self._settlements) > self._journaled_settlements:
+        """How far the queue has handed out goes along with the settlements."""
+        if self._mark > self._noted_mark:
             self._noted_mark = self._mark
             self._settlements.append(Settlement(self._mark, 0, 0))
 

@@ -387,5 +387,6 @@ def test_an_orderly_stop_keeps_durable_messages_and_tells_clients(own_broker):
 
     with connect(own_broker) as connection:
         channel = connection.channel()
-        assert channel.basic_get("kept", auto_ack=True)[2] == b"persistent"
+        method, _, body = channel.basic_get("kept", auto_ack=True)
+        assert (body, method.redelivered) == (b"persistent", True)
         assert channel.basic_get("kept")[0] is None

@@ -15,7 +15,7 @@ def objects() -> Counter[str]:
     """How many of each class of the broker's there are."""
     gc.collect()
     kinds = (type(one) for one in gc.get_objects())
-    return Counter(kind.__qualname__ for kind in kinds if kind.__module__.startswith("broker."))
+    return Counter(kind.__qualname__ for kind in kinds if str(kind.__module__).startswith("broker."))
 
 
 async def check_growth(broker: BrokerHere, before: Counter[str]) -> None:

@@ -80,19 +80,20 @@ async def amqp_server(
             pump.add(_Bell(node))
             nursery.start_soon(node.run)
             nursery.start_soon(pump.run)
-            accepting = trio.CancelScope()
+            accepting: list[trio.CancelScope] = []
             if address is not None:
                 sockets = listen(address)
                 node.listeners += [Listener("amqp", *sock.getsockname()[:2]) for sock in sockets]
                 for sock in sockets:
-                    nursery.start_soon(_accept, sock, server.accept, accepting)
+                    accepting.append(trio.CancelScope())
+                    nursery.start_soon(_accept, sock, server.accept, accepting[-1])
             try:
                 yield server
-                accepting.cancel()
+                _cancel(accepting)
                 with trio.move_on_after(stop_timeout_s):
                     await server.stop()
             finally:  # whoever fails, or is told a second time to stop, does not wait for clients
-                accepting.cancel()
+                _cancel(accepting)
                 nursery.cancel_scope.cancel()
                 server.drop_all()
     finally:
@@ -130,6 +131,11 @@ def listen(address: Address) -> list[socket.socket]:
 
 
 Accept = Callable[[socket.socket, tuple[str, int], tuple[str, int]], None]
+
+
+def _cancel(scopes: list[trio.CancelScope]) -> None:
+    for scope in scopes:
+        scope.cancel()
 
 
 async def _accept(sock: socket.socket, accept: Accept, scope: trio.CancelScope) -> None:

@@ -174,3 +174,20 @@ async def test_a_crowd_leaves_descriptors_for_the_disk(tmp_path):
         await client.close()
         assert broker.stop() == 0
         assert broker.log.read_text().count("cannot accept: too many open files") >= 1
+
+
+async def test_a_name_with_several_addresses_is_served_on_each(tmp_path, monkeypatch):
+    def two_addresses(host: str, port: int, **options: object) -> list[Any]:
+        kind = socket.AF_INET, socket.SOCK_STREAM, 0, ""
+        return [(*kind, ("127.0.0.1", port)), (*kind, ("127.0.0.2", port))]
+
+    monkeypatch.setattr(serve.socket, "getaddrinfo", two_addresses)
+    node = open_node(NodeOptions(str(tmp_path)))
+    async with serve.amqp_server(node, serve.Address("both", 0), AmqpOptions()):
+        monkeypatch.undo()
+        places = [(listener.host, listener.port) for listener in node.listeners]
+        assert [host for host, _ in places] == ["127.0.0.1", "127.0.0.2"]
+        for place in places:
+            client = await Client.dial(place)
+            client.drop()
+    node.close()

@@ -11,6 +11,7 @@ DEV_READY = $(VENV)/.dev-ready
 .PHONY: run test check format bench image clean
 
 run: $(RUN_READY)
+	@echo "Try it: curl -u guest:guest http://127.0.0.1:15672/api/overview, or examples/README.md; Ctrl-C stops."
 	@exec $(BIN)/leveret serve --config config/broker.toml
 
 test: $(DEV_READY)

@@ -454,3 +454,18 @@ async def test_what_follows_a_single_message_finds_it_there(channel):
         octets = channel.publishing(b"%d" % number, to="q")
         await channel.client.write(octets + methods.encode(channel.number, methods.QueuePurge(queue="q")))
         assert (await channel.expect(methods.QueuePurgeOk)).message_count == 1
+
+
+async def test_a_queue_that_goes_with_its_channel_takes_single_messages_along(client, channel, broker):
+    other = await client.channel(2)
+    await other.declare("q", auto_delete=True)
+    await other.consume("q")
+    await channel.publish(b"makes the route known", to="q")
+    await other.message()
+    await client.write(
+        channel.publishing(b"pushed late" * 100, to="q")
+        + methods.encode(2, methods.BasicAck(99, False))  # an unknown tag ends channel 2
+    )
+    assert (await other.refused()).reply_code == 406
+    assert "q" not in broker.node.topology.vhost("/").queues
+    assert broker.node.topology._memory.used == 0

@@ -230,6 +230,7 @@ class Channel:
 
     def release(self) -> None:
         """Give everything back: consumers leave, what they had not acknowledged is ready again."""
+        self.connection.node.take_in()  # before a queue goes with its last consumer
         for consumer in list(self.consumers.values()):
             self.remove_consumer(consumer)
         if self.transaction is not None:

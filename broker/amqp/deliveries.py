@@ -100,6 +100,7 @@ class DeliveryReader(FrameReader):
         content_at = at + FRAME_OVERHEAD + size
         if (
             kind != FRAME_METHOD
+            or size > self.frame_max - FRAME_OVERHEAD
             or channel in self._unfinished
             or content_at + _HEADER_FRAME_MIN > end
             or buffer[content_at - 1] != FRAME_END

@@ -383,6 +383,12 @@ def test_runs_say_what_the_frames_say(stream: bytes, data: st.DataObject) -> Non
         assert told(read(FrameReader(MESSAGE_SIZE_MAX), pieces)) == expected
 
 
+def test_a_deliver_frame_that_is_too_large_is_refused_with_its_content_behind_it() -> None:
+    deliver = methods.encode_payload(methods.BasicDeliver("c", 1, False, "e" * FRAME_MAX, ""))
+    stream = frame(1, 1, deliver) + content.build(1, b"\0\0", b"body", FRAME_MAX)
+    assert told(read(DeliveryReader(MESSAGE_SIZE_MAX), [stream])) == [("failed", 501, 0, 0)]
+
+
 @settings(max_examples=500)
 @given(_damaged(_streams(_FROM_SERVERS)), st.data())
 def test_deliveries_say_what_the_frames_say(stream: bytes, data: st.DataObject) -> None:

@@ -1,6 +1,6 @@
 """Group commit: the one wait for durability.
 
-Flow:   queues' stores say `appended` and `settled`, definitions come as changes, and whoever must not
+Flow:   stores, of queues and of partitions, say `appended` and `settled`, definitions come as changes, and whoever must not
         answer before all that is safe puts a call into the open commit's `waiters`. `flush`, at the end
         of each pass, starts a commit unless one runs; what comes in meanwhile is the next one's, so that
         batching needs no timer. The thread writes and syncs and rings `fileno`; then `collect` calls
@@ -34,12 +34,14 @@ from broker.storage.log import Write
 from broker.storage.segment import Segment
 
 if TYPE_CHECKING:
-    from broker.node.queue_store import QueueStore
+    from broker.node.store import Store
 
 logger = logging.getLogger("broker.node")
 
-# More logs than this in one commit go through the journal.
+# More logs than this in one commit go through the journal, unless there is so much for each that writing it
+# twice would cost more than a few syncs.
 DIRECT_LOGS_MAX: Final = 2
+DIRECT_SIZE_MIN: Final = 512 * 1024
 JOURNAL_SIZE_MAX: Final = 16 * 1024 * 1024
 SETTLE_MS: Final = 100
 UNWRITTEN_MAX: Final = 16 * 1024 * 1024
@@ -89,10 +91,10 @@ class Flusher:
         self._journal_salt = os.urandom(journal.SALT_SIZE)
         self._journal_size = 0
         self._oldest_journal = journal_number
-        self._journaled: dict[QueueStore, None] = {}
-        self._appended: dict[QueueStore, None] = {}
-        self._settled: dict[QueueStore, None] = {}
-        self.settled_lately: dict[QueueStore, None] = {}
+        self._journaled: dict[Store, None] = {}
+        self._appended: dict[Store, None] = {}
+        self._settled: dict[Store, None] = {}
+        self.settled_lately: dict[Store, None] = {}
         """Stores in which segments may have become sparse or empty; whoever tidies takes them out."""
         self._settle_now = False
         self._running: Commit | None = None
@@ -107,7 +109,7 @@ class Flusher:
 
     # ---- what a commit holds ----
 
-    def appended(self, store: QueueStore, size: int) -> None:
+    def appended(self, store: Store, size: int) -> None:
         """A queue has a message for its log, or some, of about so many octets."""
         if not store.closed:
             self._appended[store] = None
@@ -120,7 +122,7 @@ class Flusher:
         waiting = self.open.size + (running.size if running is not None else 0)
         return waiting > UNWRITTEN_MAX or self._journal_size > 2 * self._journal_size_max
 
-    def settled(self, store: QueueStore) -> None:
+    def settled(self, store: Store) -> None:
         if store.closed:
             return  # its queue was deleted while somebody had the message
         if not self._settled:
@@ -185,18 +187,28 @@ class Flusher:
             self.settled_lately.update(self._settled)
             self._settled = {}
         job = Job(changes=commit.changes, removals=commit.removals, commit=commit)
-        journals = commit.atomic or len(stores) > DIRECT_LOGS_MAX
-        if stores and (journals or any(store.log.writing for store in stores)):
-            self._to_journal(job, stores)
-        else:
-            job.stores += stores
-            for store in stores:
-                writes, settlements = store.for_files(journaled_only=False, settlements=settles)
-                job.batches += writes
-                job.settlements += settlements
+        direct, journaled = self._ways(stores, commit)
+        if journaled:
+            self._to_journal(job, journaled)
+        job.stores += direct
+        for store in direct:
+            writes, settlements = store.for_files(journaled_only=False, settlements=settles)
+            job.batches += writes
+            job.settlements += settlements
         self._writer.do(job)
 
-    def _to_journal(self, job: Job, stores: dict[QueueStore, None]) -> None:
+    @staticmethod
+    def _ways(stores: dict[Store, None], commit: Commit) -> tuple[list[Store], list[Store]]:
+        """Whose files are written at once, and whose after the journal has it."""
+        syncing = [store for store in stores if store.log.syncs]
+        dear = len(syncing) > DIRECT_LOGS_MAX and commit.size < len(syncing) * DIRECT_SIZE_MIN
+        journals = commit.atomic or dear or any(store.log.writing for store in stores)
+        if not journals:
+            return list(stores), []
+        direct = [store for store in stores if not (store.log.syncs or store.log.writing)]
+        return direct, [store for store in stores if store.log.syncs or store.log.writing]
+
+    def _to_journal(self, job: Job, stores: list[Store]) -> None:
         self.journaled_commits += 1
         number = self._journal_number
         parts: list[bytes] = []
@@ -208,7 +220,7 @@ class Flusher:
         path = journal.path(self._journal_directory, number, self._journal_salt)
         job.record = Write(path, self._journal_size, [octets], True, self._journal_size == 0)
         self._journal_size += len(octets)
-        self._journaled.update(stores)
+        self._journaled.update(dict.fromkeys(stores))
 
     def _checkpoint_wanted(self) -> bool:
         return self._checkpoint_due or self._journal_size > self._journal_size_max
@@ -294,7 +306,7 @@ class Flusher:
             if not log.size:
                 del self.settled_lately[store]
 
-    def _rewrite(self, store: QueueStore, segment: Segment) -> None:
+    def _rewrite(self, store: Store, segment: Segment) -> None:
         segment.rewriting = True
         live = segment.settled.unsettled(segment.base_offset, segment.next_offset)
         self._rewriting = Rewrite(store, segment, live, self.open)
@@ -311,10 +323,10 @@ class Flusher:
         elif done.result is not None:
             done.store.log.rewritten(self._files, done.segment, done.result)
         elif done.damage is not None:
-            logger.error("queue %s: a segment is not written anew: %s", done.store.name, done.damage)
+            logger.error("log of %s: a segment is not written anew: %s", done.store.name, done.damage)
             done.store.mend(done.damage)
 
-    def forget(self, store: QueueStore) -> None:
+    def forget(self, store: Store) -> None:
         """Its queue is deleted: nothing of it is written any more, and its directory goes."""
         store.closed = True
         store.log.close()
@@ -326,7 +338,7 @@ class Flusher:
             self.open.forgets = True
         self._remove_directory(store)
 
-    def _remove_directory(self, store: QueueStore) -> None:
+    def _remove_directory(self, store: Store) -> None:
         """When no thread writes there any more, which calls this again."""
         rewritten = self._rewriting is not None and self._rewriting.store is store
         if store.log.next_offset and not store.log.writing and not rewritten:

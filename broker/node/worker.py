@@ -27,7 +27,7 @@ from broker.storage.segment import REWRITE_SUFFIX, Segment
 
 if TYPE_CHECKING:
     from broker.node.flusher import Commit
-    from broker.node.queue_store import QueueStore
+    from broker.node.store import Store
 
 MakeWorker: TypeAlias = "Callable[[str, Files, DefinitionStore, Callable[[Job], None]], Worker]"
 
@@ -41,7 +41,7 @@ _FULL_RETRY_S: Final = 0.5
 class Rewrite:
     """A segment to be written anew."""
 
-    store: QueueStore
+    store: Store
     segment: Segment
     live: list[range]
     commit: Commit
@@ -62,7 +62,7 @@ class Job:
     removals: list[str] = field(default_factory=list)
     names: str = ""
     """A directory from which the removals must be safe before anybody relies on them."""
-    stores: list[QueueStore] = field(default_factory=list)
+    stores: list[Store] = field(default_factory=list)
     """Whose files are written; they hear of it when the job is done."""
     commit: Commit | None = None
     failure: BaseException | None = None

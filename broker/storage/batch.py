@@ -53,6 +53,10 @@ class Span(NamedTuple):
     records: int
     attributes: int
     size: int
+    max_timestamp: int
+    producer_id: int
+    producer_epoch: int
+    base_sequence: int
 
 
 @dataclass(slots=True, eq=False)
@@ -113,6 +117,21 @@ def encode(
     )
 
 
+def place(octets: bytes, base_offset: int, count: int, attributes: int, max_timestamp: int) -> Batch:
+    """A producer's batch, which was checked, at its place in a log: nothing that the crc covers is changed."""
+    head = _OFFSET.pack(base_offset) + octets[8:LENGTH_END] + _EPOCH_AND_MAGIC + octets[_CRC_AT:HEADER_SIZE]
+    return Batch(
+        base_offset,
+        base_offset + count,
+        count,
+        attributes,
+        0,
+        max_timestamp,
+        [head, octets[HEADER_SIZE:]],
+        len(octets),
+    )
+
+
 def whole_size(octets: bytes, at: int) -> int:
     """The size of the batch that starts at `at`, as its length field says; 0 if that is not there."""
     if len(octets) - at < LENGTH_END:
@@ -169,8 +188,9 @@ def decode(octets: bytes, at: int) -> Batch:
 def span(octets: bytes, at: int) -> Span:
     """The header at `at` alone, unchecked: for files whose batches were checked when they were sealed."""
     base_offset, length, _, _, _ = _HEAD.unpack_from(octets, at)
-    attributes, delta, _, _, _, _, _, count = _REST.unpack_from(octets, at + _CRC_FROM)
-    return Span(base_offset, base_offset + delta + 1, count, attributes, length + LENGTH_END)
+    attributes, delta, _, latest, *producer, count = _REST.unpack_from(octets, at + _CRC_FROM)
+    next_offset = base_offset + delta + 1
+    return Span(base_offset, next_offset, count, attributes, length + LENGTH_END, latest, *producer)
 
 
 def next_whole(octets: bytes, at: int) -> int | None:

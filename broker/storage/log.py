@@ -19,13 +19,20 @@ from dataclasses import dataclass
 from typing import Final
 
 from broker.storage import batch as batches
-from broker.storage.batch import Batch
+from broker.storage.batch import Batch, Span
 from broker.storage.errors import CorruptLog
 from broker.storage.file import Files, Handles
 from broker.storage.index import IndexFile
 from broker.storage.index import encode as encode_index
 from broker.storage.rewrite import Rewritten
-from broker.storage.segment import INDEX_SUFFIX, LOG_SUFFIX, REWRITE_SUFFIX, SETTLED_SUFFIX, Segment
+from broker.storage.segment import (
+    COMPANION_SUFFIXES,
+    INDEX_SUFFIX,
+    LOG_SUFFIX,
+    REWRITE_SUFFIX,
+    SETTLED_SUFFIX,
+    Segment,
+)
 from broker.storage.settlements import (
     Settlement,
     count_before,
@@ -38,6 +45,8 @@ SEGMENT_OFFSETS_MAX: Final = 1 << 20
 # More than a log ever gets to: a million messages a second for 100,000 years.
 OFFSET_MAX: Final = 1 << 62
 _READ_SIZE: Final = 256 * 1024
+# Index entries are 64 KiB apart: so much holds the batch that is looked for, mostly.
+_WALK_SIZE: Final = 64 * 1024
 # A segment is worth writing anew when it has this part of its full size, and one in so many records lives.
 _REWRITE_SIZE: Final = 64
 _REWRITE_SHARE: Final = 4
@@ -113,6 +122,8 @@ class Log:
         "id",
         "mark",
         "next_offset",
+        "roll_due",
+        "syncs",
         "writing",
     )
 
@@ -133,6 +144,10 @@ class Log:
         """Every offset below it has been handed out to a consumer at least once, as settlements say."""
         self.writing = False
         """From `write` to `written`."""
+        self.syncs = True
+        """What is written is on the disk when it is done; otherwise only when its segment is full."""
+        self.roll_due = False
+        """The next batch begins another segment."""
         self._reader = reader
         self._segments = segments
         self._segment_size_max = segment_size_max
@@ -160,7 +175,7 @@ class Log:
             segment.add(batch)
             write = writes[-1]
             write.buffers += batch.buffers
-            write.sync |= not batch.transient
+            write.sync |= self.syncs and not batch.transient
             segment.unsynced = not write.sync
             self._writing.append((segment, batch))
             self.next_offset = batch.next_offset
@@ -175,9 +190,11 @@ class Log:
         segment = self._segments[-1] if self._segments else None
         if segment is not None and not segment.sealed:
             fits = segment.size + batch.size <= self._segment_size_max
+            fits = fits and not self.roll_due
             if not segment.size or (fits and batch.next_offset - segment.base_offset <= SEGMENT_OFFSETS_MAX):
                 return segment
             self._seal(segment, writes)
+        self.roll_due = False
         segment = Segment(self.directory, batch.base_offset, batch.base_offset)
         self._segments.append(segment)
         return segment
@@ -313,6 +330,19 @@ class Log:
             ]
         )
 
+    def drop_before(self, offset: int) -> list[str]:
+        """Forget sealed segments that lie before `offset` whole; returns the files to remove.
+
+        As with `drop_settled`: that `offset` is where the log begins now must be safe before.
+        """
+        return self._drop(
+            [
+                segment
+                for segment in self._segments[:-1]
+                if segment.sealed and not segment.rewriting and segment.next_offset <= offset
+            ]
+        )
+
     def drop_all(self) -> list[str]:
         """Forget even the last segment if nothing in the log is live; returns the files to remove.
 
@@ -358,7 +388,7 @@ class Log:
             self._files_of(segment)
 
     def _files_of(self, segment: Segment) -> list[str]:
-        paths = [segment.path(suffix) for suffix in (LOG_SUFFIX, INDEX_SUFFIX, SETTLED_SUFFIX)]
+        paths = [segment.path(suffix) for suffix in (LOG_SUFFIX, *COMPANION_SUFFIXES)]
         for path in paths:
             self._reader.forget(path)
         return paths
@@ -427,6 +457,72 @@ class Log:
         if found:
             self._cursor = (segment, found[-1].next_offset, position)
         return found
+
+    def read_octets(self, offset: int, size_max: int) -> bytes:
+        """The file's octets from the batch on that holds `offset`, or the next behind it, unchecked.
+
+        About `size_max` of them, with whole batches and a part of another at the end: at least one whole, and of
+        one segment only. Empty where no file has anything (yet). Raises CorruptLog where no batch begins.
+        """
+        at = self._segment_at(offset)
+        while at < len(self._segments):
+            segment = self._segments[at]
+            if segment.readable_size and offset < segment.next_offset:
+                found = self._octets_of(segment, offset, size_max)
+                if found:
+                    return found
+            at += 1
+        return b""
+
+    def _octets_of(self, segment: Segment, offset: int, size_max: int) -> bytes:
+        path = segment.path(LOG_SUFFIX)
+        position = segment.index.position(offset)
+        while sound := segment.sound_part(position):
+            octets = self._reader.read(path, sound.start, min(len(sound), max(size_max, _WALK_SIZE)))
+            at = 0
+            while len(octets) - at >= batches.HEADER_SIZE:
+                span = batches.span(octets, at)
+                if span.next_offset > offset:
+                    if at + span.size > len(octets):
+                        octets, at = self._reader.read(path, sound.start + at, max(span.size, size_max)), 0
+                    if at + span.size > len(octets):
+                        raise CorruptLog(path, sound.start + at, "cut short")
+                    return octets[at : at + max(size_max, span.size)]
+                at += span.size
+            if not at:
+                raise CorruptLog(path, sound.start, "cut short")
+            position = sound.start + at
+        return b""
+
+    def spans_since(self, timestamp: int) -> Iterator[tuple[Segment, int, Span]]:
+        """Headers of what the files have, from one on before which every timestamp is smaller: where and what."""
+        for segment in self._segments:
+            if segment.max_timestamp >= timestamp:
+                yield from self._spans(segment, segment.index.position_of_time(timestamp))
+
+    def spans_from(self, offset: int) -> Iterator[tuple[Segment, int, Span]]:
+        """Headers of what the files have, from the batch that holds `offset` or the next on."""
+        for segment in self._segments[self._segment_at(offset) :]:
+            for found in self._spans(segment, segment.index.position(offset)):
+                if found[2].next_offset > offset:
+                    yield found
+
+    def _spans(self, segment: Segment, position: int) -> Iterator[tuple[Segment, int, Span]]:
+        path = segment.path(LOG_SUFFIX)
+        while sound := segment.sound_part(position):
+            octets = self._reader.read(path, sound.start, min(len(sound), _READ_SIZE))
+            at = 0
+            while len(octets) - at >= batches.HEADER_SIZE:
+                span = batches.span(octets, at)
+                yield segment, sound.start + at, span
+                at += span.size
+            if not at:
+                return
+            position = sound.start + at
+
+    def batch_at(self, segment: Segment, position: int, size: int) -> bytes:
+        """The octets of a batch that `spans_since` or `spans_from` found."""
+        return self._reader.read(segment.path(LOG_SUFFIX), position, size)
 
     def unsettled(self, batch: Batch) -> list[range]:
         """The offsets of a batch that are not settled."""

@@ -32,6 +32,7 @@ from broker.storage.index import Index
 from broker.storage.journal import Entry
 from broker.storage.log import OFFSET_MAX, SEGMENT_OFFSETS_MAX, SEGMENT_SIZE_MAX, Log, remove_files
 from broker.storage.segment import (
+    COMPANION_SUFFIXES,
     CUT_SUFFIX,
     INDEX_SUFFIX,
     LOG_SUFFIX,
@@ -110,9 +111,11 @@ def mend(files: Files, reader: Handles, log: Log, error: CorruptLog) -> tuple[Re
         segment.damage = []
         segment.index = Index()
         due = segment.base_offset
+        latest = 0
         for part in _walk(octets, due):
             if part.batch is not None:
-                segment.index.add(part.batch.base_offset, part.at)
+                segment.index.add(part.batch.base_offset, part.at, latest)
+                latest = max(latest, part.batch.max_timestamp)
                 due = part.batch.next_offset
                 continue
             segment.damage.append(range(part.at, part.end))
@@ -382,6 +385,6 @@ def _remove_orphans(files: Files, reader: Handles, log: Log, names: list[str]) -
     orphans = [
         f"{log.directory}/{name}"
         for name in names
-        if _base_of(name, SETTLED_SUFFIX) not in known or _base_of(name, INDEX_SUFFIX) not in known
+        if any(_base_of(name, suffix) not in known for suffix in COMPANION_SUFFIXES)
     ]
     remove_files(files, reader, orphans)

@@ -68,7 +68,7 @@ def _kept_of(octets: bytes, path: str, live: list[range], keep: Keep) -> tuple[l
         inside = _inside(live, batch)
         for kept in keep(batch, inside) if inside else ():
             made.append(kept)
-            result.index.add(kept.base_offset, result.size)
+            result.index.add(kept.base_offset, result.size, result.max_timestamp)
             result.size += kept.size
             result.records += 0 if kept.transient else kept.count
             result.max_timestamp = max(result.max_timestamp, kept.max_timestamp)

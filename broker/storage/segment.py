@@ -3,7 +3,8 @@
 Flow:   a log owns segments; recovery makes them from files.
 Shape:  `<base offset, 20 digits>.log` holds batches one after another; beside it `.settled` holds what
         was settled of them and, once sealed, `.index` where they are. `ls` sorts them. `.rewrite` is a
-        file that is not finished yet, `.cut` what recovery took out.
+        file that is not finished yet, `.cut` what recovery took out. A partition has `.producers` beside, too:
+        what was known of its producers before this segment.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ INDEX_SUFFIX = ".index"
 SETTLED_SUFFIX = ".settled"
 REWRITE_SUFFIX = ".rewrite"
 CUT_SUFFIX = ".cut"
+PRODUCERS_SUFFIX = ".producers"
+# Files that are of no use without the segment.
+COMPANION_SUFFIXES = (INDEX_SUFFIX, SETTLED_SUFFIX, PRODUCERS_SUFFIX)
 
 
 @dataclass(slots=True, eq=False)
@@ -64,7 +68,7 @@ class Segment:
         """Give a batch its place in the file."""
         if batch.base_offset > self.next_offset:
             self.settled.add(range(self.next_offset, batch.base_offset))
-        self.index.add(batch.base_offset, self.size)
+        self.index.add(batch.base_offset, self.size, self.max_timestamp)
         self.size += batch.size
         self.next_offset = batch.next_offset
         self.max_timestamp = max(self.max_timestamp, batch.max_timestamp)

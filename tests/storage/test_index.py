@@ -11,7 +11,7 @@ KIB = 1024
 def index_of(batches: list[tuple[int, int]]) -> Index:
     made = Index()
     for offset, position in batches:
-        made.add(offset, position)
+        made.add(offset, position, 1000 + position)
     return made
 
 
@@ -37,6 +37,24 @@ def test_a_file_comes_back(sizes):
     found = decode(octets, 5, 1 << 30)
     assert found is not None
     assert (found.next_offset, found.records, found.max_timestamp) == (1000, 900, -1)
-    assert (found.index._offsets, found.index._positions) == (index._offsets, index._positions)
+    assert found.index._offsets == index._offsets
+    assert found.index._positions == index._positions
+    assert found.index._timestamps == index._timestamps
     assert decode(octets, 6, 1 << 30) is None
     assert decode(octets, 5, 1 << 29) is None
+
+
+@given(st.lists(st.tuples(st.integers(1, 100 * KIB), st.integers(0, 50)), max_size=50), st.integers(0, 60))
+def test_before_the_position_of_a_time_every_timestamp_is_smaller(batches, wanted):
+    made = Index()
+    position = latest = 0
+    known = []
+    for offset, (size, timestamp) in enumerate(batches):
+        made.add(offset, position, latest)
+        known.append((position, timestamp))
+        latest = max(latest, timestamp)
+        position += size
+    found = made.position_of_time(wanted)
+    assert all(timestamp < wanted for place, timestamp in known if place < found)
+    if later := [place for place, timestamp in known if timestamp >= wanted]:
+        assert later[0] - found < 2 * 100 * KIB + 64 * KIB

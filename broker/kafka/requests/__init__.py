@@ -1,0 +1,1 @@
+"""The tables of Kafka's requests and responses, one file a family."""

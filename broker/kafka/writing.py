@@ -124,6 +124,7 @@ class _Writing(Source):
             self.flush()
 
     def _tags(self, fields: Fields, get: str) -> None:
+        """Write the tagged fields that do not have their default."""
         known = [field for field in fields if field.tag is not None and field.is_in(self._version)]
         if not known:
             self._run.append(("x", ""))
@@ -131,7 +132,7 @@ class _Writing(Source):
         self.flush()
         tags = self._named("()")
         for field in sorted(known, key=lambda field: field.tag or 0):
-            name = self._named(f"{get}({field.name!r}, {field.absent()!r})")
+            name = self._named(f"{get}({field.name!r})")
             with self.block(f"if {self._is_said(field, name)}:"):
                 self._tag(field, name, tags)
         with self.block(f"if {tags}:"):
@@ -140,12 +141,9 @@ class _Writing(Source):
             self.line(f"{self._out}.append(0)")
 
     def _is_said(self, field: Field, name: str) -> str:
-        """Whether a tagged field is to be written: one with its default is not."""
         default = field.absent()
         if isinstance(default, dict):
-            return f"{name} and differs({name}, {self.constant('defaults', default)})"
-        if default is None or field.is_nullable_in(self._version):
-            return f"{name} != {default!r}"
+            return f"{name} is not None and differs({name}, {self.constant('defaults', default)})"
         return f"{name} is not None and {name} != {default!r}"
 
     def _tag(self, field: Field, name: str, tags: str) -> None:

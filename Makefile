@@ -1,14 +1,16 @@
 # make run    set everything up and start the broker
 # make test   the whole suite        make check  lint, types, imports
-# make bench  the comparison table   make image  build and try the container without an engine
+# make bench  the comparison tables  make image  build and try the container without an engine
+#             (bench-amqp, bench-log: one of them)
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 RUN_READY = $(VENV)/.run-ready
 DEV_READY = $(VENV)/.dev-ready
+BENCH_READY = $(VENV)/.bench-ready
 
-.PHONY: run test check format bench image clean
+.PHONY: run test check format bench bench-amqp bench-log image clean
 
 run: $(RUN_READY)
 	@echo "Try it: curl -u guest:guest http://127.0.0.1:15672/api/overview, or examples/README.md; Ctrl-C stops."
@@ -27,8 +29,13 @@ format: $(DEV_READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(RUN_READY)
+bench: bench-amqp bench-log
+
+bench-amqp: $(RUN_READY)
 	$(BIN)/python benchmarks/run.py $(BENCH)
+
+bench-log: $(BENCH_READY)
+	$(BIN)/python benchmarks/run_log.py $(BENCH)
 
 image:
 	.ci/image
@@ -44,6 +51,10 @@ $(RUN_READY): pyproject.toml | $(BIN)/python
 
 $(DEV_READY): pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ $(RUN_READY)
+
+$(BENCH_READY): pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	@touch $@ $(RUN_READY)
 
 clean:

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from readiness import wait_for_metadata
+
 ROOT = Path(__file__).resolve().parent.parent
 _START_S = 60.0
 _STOP_S = 15.0
@@ -29,15 +31,21 @@ class Broker:
     version: str
     port: int
     pid: int
+    data: Path
+    """The folder with its files."""
+    start_s: float = 0.0
+    """From its start until it answers."""
 
 
 @contextlib.contextmanager
-def leveret() -> Iterator[Broker]:
-    """Ours, with the defaults."""
+def leveret(protocol: str = "amqp") -> Iterator[Broker]:
+    """Ours, with the defaults; `port` is that of the listener for this protocol."""
     with tempfile.TemporaryDirectory(prefix="leveret-bench-", dir=ROOT) as data:
         command = [sys.executable, "-m", "broker", "serve", "--data", data, "--amqp", "127.0.0.1:0"]
-        command += ["--management", "off", "--metrics", "off", "--kafka", "off"]
+        command += ["--management", "off", "--metrics", "off"]
+        command += ["--kafka", "127.0.0.1:0" if protocol == "kafka" else "off"]
         environment = {**os.environ, "LEVERET_LOG__LEVEL": "error"}
+        begin = time.monotonic()
         with subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
         ) as process:
@@ -45,14 +53,17 @@ def leveret() -> Iterator[Broker]:
             port = 0
             version = ""
             for line in process.stdout:
-                if found := re.match(r"Listening for amqp on .*:(\d+)", line):
+                if found := re.match(rf"Listening for {protocol} on .*:(\d+)", line):
                     port = int(found[1])
                 if found := re.match(r"Leveret (\S+),", line):
                     version = found[1]
                 if line.startswith("Server startup complete"):
                     break
             try:
-                yield Broker("leveret", version, port, process.pid)
+                if protocol == "kafka":
+                    wait_for_metadata(port, process)
+                start_s = time.monotonic() - begin
+                yield Broker("leveret", version, port, process.pid, Path(data), start_s)
             finally:
                 process.send_signal(signal.SIGTERM)
                 process.wait(30)
@@ -67,15 +78,15 @@ def rabbitmq() -> Iterator[Broker | None]:
         return
     folder = Path(tempfile.mkdtemp(prefix="rabbitmq-bench-", dir="/var/tmp"))
     shutil.chown(folder, "rabbitmq", "rabbitmq")
-    port = _free_port()
+    port = free_port()
     environment = {
         **os.environ,
         "HOME": str(folder),
         "RABBITMQ_NODENAME": f"bench{port}@localhost",
         "RABBITMQ_NODE_PORT": str(port),
         "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
-        "RABBITMQ_DIST_PORT": str(_free_port()),
-        "ERL_EPMD_PORT": str(_free_port()),
+        "RABBITMQ_DIST_PORT": str(free_port()),
+        "ERL_EPMD_PORT": str(free_port()),
         "RABBITMQ_MNESIA_BASE": str(folder),
         "RABBITMQ_LOG_BASE": str(folder),
         "RABBITMQ_CONF_ENV_FILE": "/dev/null",
@@ -87,7 +98,7 @@ def rabbitmq() -> Iterator[Broker | None]:
     )
     try:
         _wait_for(port, process, folder)
-        yield Broker("rabbitmq", _rabbitmq_version(), port, _pid_of(f"bench{port}@localhost"))
+        yield Broker("rabbitmq", _rabbitmq_version(), port, _pid_of(f"bench{port}@localhost"), folder)
     finally:
         _end(str(folder))
         process.wait(30)
@@ -119,7 +130,7 @@ def _wait_for(port: int, process: subprocess.Popen[bytes], folder: Path) -> None
     raise RuntimeError(f"rabbitmq-server did not start:\n{(folder / 'start.log').read_text()[-2000:]}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Compare Leveret with RabbitMQ on this machine, and print the table of `RESULTS.md`.
 
-    make bench                                   everything, 3 rounds: about ten minutes
-    make bench BENCH="--only autoack --rounds 1"
+    make bench-amqp                              everything, 3 rounds: about ten minutes
+    make bench-amqp BENCH="--only autoack --rounds 1"
     python3 benchmarks/run.py --write            also put the table into RESULTS.md
 
 Each workload runs in rounds, against one broker after the other, so that a drift of the machine hits both
@@ -87,12 +87,16 @@ HEAD = (
 )
 
 
-def machine(ours: Broker, theirs: Broker | None) -> str:
+def machine(*brokers: Broker | None) -> str:
+    """Where and what: processor, kernel, and the versions of those that run."""
     names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     model = names[0].partition(":")[2].strip() if names else platform.machine()
-    versions = f"Leveret {ours.version} on CPython {platform.python_version()}"
-    if theirs is not None:
-        versions += f", RabbitMQ {theirs.version}"
+    titles = {
+        "leveret": f"CPython {platform.python_version()}, Leveret",
+        "rabbitmq": "RabbitMQ",
+        "kafka": "Apache Kafka",
+    }
+    versions = ", ".join(f"{titles[broker.name]} {broker.version}" for broker in brokers if broker)
     return f"{os.cpu_count()} cores of {model}, Linux {platform.release()}; {versions}; {date.today().isoformat()}"
 
 
@@ -128,10 +132,10 @@ def main() -> int:
     return 0
 
 
-def write_results(table: str) -> None:
-    """Replace what is between the two marks of RESULTS.md."""
+def write_results(table: str, mark: str = "table") -> None:
+    """Replace what is between this mark of RESULTS.md and the next end."""
     path = HERE / "RESULTS.md"
-    begin, end = "<!-- table -->\n", "\n<!-- end -->"
+    begin, end = f"<!-- {mark} -->\n", "\n<!-- end -->"
     before, _, rest = path.read_text().partition(begin)
     path.write_text(f"{before}{begin}{table}{end}{rest.partition(end)[2]}")
 

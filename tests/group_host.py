@@ -132,6 +132,14 @@ class Host:
             self.drain()
         self.now = end
 
+    def pass_time_alive(self, ms: int, *members: str) -> None:
+        """These send heartbeats all the time."""
+        end = self.now + ms
+        while self.now < end:
+            self.pass_time(min(SESSION_MS // 2, end - self.now))
+            for member in members:
+                self.heartbeat(member)
+
     def drain(self) -> None:
         for token, reply in self.group.replies:
             assert token in self.parked, f"{token} is answered twice, or was forgotten: {reply}"

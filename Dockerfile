@@ -26,7 +26,7 @@ ENV PATH=/opt/leveret/bin:$PATH \
 WORKDIR /data
 USER leveret
 VOLUME /data
-# AMQP, Kafka (comes with the log), management, metrics
+# AMQP, Kafka, management, metrics
 EXPOSE 5672 9092 15672 15692
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=5s --retries=3 CMD ["leveret", "ping"]

@@ -22,8 +22,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from broker import __version__
 from broker.management.options import ManagementOptions
 from broker.model.arguments import read_alternate, read_queue_arguments
-from broker.model.errors import PreconditionFailed
+from broker.model.errors import InvalidTopicName, PreconditionFailed
 from broker.model.exchange import EXCHANGE, MATCHERS, QUEUE
+from broker.model.group_limits import GroupLimits
+from broker.model.topic import CONFIGS, check_name
 from broker.node.alarms import memory_total
 from broker.node.declarations import (
     BindingDeclaration,
@@ -31,11 +33,15 @@ from broker.node.declarations import (
     ExchangeDeclaration,
     PermissionDeclaration,
     QueueDeclaration,
+    TopicDeclaration,
     UserDeclaration,
 )
+from broker.node.groups import GroupOptions
 from broker.node.node import NodeOptions
 from broker.node.passwords import ARGON2ID, check_hash
+from broker.node.topics import PARTITIONS_MAX
 from broker.server.amqp.options import AmqpOptions
+from broker.server.kafka.options import KafkaOptions
 from broker.server.serve import Address
 
 OFF: Final = "off"
@@ -128,6 +134,21 @@ class Amqp(_Table):
     transaction_size_max: Size = 64 * 2**20
 
 
+class Kafka(_Table):
+    vhost: Name = "/"
+    anonymous_user: str = "guest"
+    advertised: Listener = None
+    auto_create_topics: bool = True
+    partitions: int = Field(1, ge=1, le=10_000)
+    request_size_max: Size = 100 * 2**20
+    fetch_size_max: Size = 55 * 2**20
+    idle_timeout_s: float = Field(600.0, gt=0)
+    group_size_max: int = Field(10_000, ge=1)
+    groups_max: int = Field(100_000, ge=1)
+    initial_rebalance_delay_ms: int = Field(0, ge=0, le=600_000)
+    offsets_retention_s: float = Field(7 * 86_400.0, gt=0)
+
+
 class Limits(_Table):
     connections: int = Field(65_536, ge=1)
     memory: Memory = Field(default_factory=lambda: _memory("60%"))
@@ -135,6 +156,7 @@ class Limits(_Table):
     queue_memory: Size = 32 * 2**20
     queues_memory: Memory = 256 * 2**20
     segment_size: Size = 16 * 2**20
+    partitions: int = Field(PARTITIONS_MAX, ge=1)
     stop_timeout_s: float = Field(10.0, gt=0)
 
 
@@ -259,6 +281,38 @@ class QueueEntry(_Table):
         return value
 
 
+class TopicEntry(_Table):
+    name: Name
+    vhost: Name = "/"
+    partitions: int = Field(1, ge=1, le=10_000)
+    configs: dict[str, str | bool | int | float] = {}
+
+    @field_validator("name")
+    @classmethod
+    def _is_name(cls, value: str) -> str:
+        try:
+            check_name(value)
+        except InvalidTopicName as error:
+            raise ValueError(f"expected a name: {error}") from None
+        return value
+
+    @field_validator("configs")
+    @classmethod
+    def _are_right(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name, given in value.items():
+            config = CONFIGS.get(name)
+            if config is None:
+                raise ArgumentError(name, "there is no such topic configuration")
+            if not config.allows(_topic_text(given)):
+                raise ArgumentError(name, f"expected {config.expected}")
+        return value
+
+
+def _topic_text(value: str | bool | int | float) -> str:
+    """A topic's configurations are texts; TOML has better ones."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 class BindingEntry(_Table):
     vhost: Name = "/"
     source: Name
@@ -276,6 +330,7 @@ class Config(_Table):
     loopback_users: list[str] = ["guest"]
     listeners: Listeners = Listeners()
     amqp: Amqp = Amqp()
+    kafka: Kafka = Kafka()
     limits: Limits = Limits()
     log: Log = Log()
     default_user: DefaultUser = DefaultUser()
@@ -284,6 +339,7 @@ class Config(_Table):
     exchange: list[ExchangeEntry] = []
     queue: list[QueueEntry] = []
     binding: list[BindingEntry] = []
+    topic: list[TopicEntry] = []
 
 
 # ---- reading ----
@@ -430,6 +486,16 @@ def node_options(config: Config) -> NodeOptions:
         queue_memory_max=limits.queue_memory,
         queues_memory_max=limits.queues_memory,
         segment_size_max=limits.segment_size,
+        partitions_max=limits.partitions,
+        groups=GroupOptions(
+            vhost=config.kafka.vhost,
+            groups_max=config.kafka.groups_max,
+            limits=GroupLimits(
+                initial_rebalance_delay_ms=config.kafka.initial_rebalance_delay_ms,
+                size_max=config.kafka.group_size_max,
+            ),
+            retention_ms=int(config.kafka.offsets_retention_s * 1000),
+        ),
         memory_limit=limits.memory,
         disk_free_limit=limits.disk_free,
     )
@@ -452,6 +518,23 @@ def amqp_options(config: Config) -> AmqpOptions:
         refused_delay_s=amqp.refused_delay_s,
         loopback_users=frozenset(config.loopback_users),
         transaction_size_max=amqp.transaction_size_max,
+    )
+
+
+def kafka_options(config: Config) -> KafkaOptions:
+    kafka = config.kafka
+    return KafkaOptions(
+        vhost=kafka.vhost,
+        anonymous_user=kafka.anonymous_user,
+        loopback_users=frozenset(config.loopback_users),
+        advertised_host=kafka.advertised.host if kafka.advertised is not None else "",
+        advertised_port=kafka.advertised.port if kafka.advertised is not None else 0,
+        auto_create_topics=kafka.auto_create_topics,
+        partitions=kafka.partitions,
+        connections_max=config.limits.connections,
+        request_size_max=kafka.request_size_max,
+        fetch_size_max=kafka.fetch_size_max,
+        idle_timeout_s=kafka.idle_timeout_s,
     )
 
 
@@ -517,5 +600,14 @@ def declarations(config: Config) -> Declarations:
                 entry.arguments,
             )
             for entry in config.binding
+        ),
+        topics=tuple(
+            TopicDeclaration(
+                entry.vhost,
+                entry.name,
+                entry.partitions,
+                {name: _topic_text(value) for name, value in entry.configs.items()},
+            )
+            for entry in config.topic
         ),
     )

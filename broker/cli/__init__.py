@@ -36,9 +36,7 @@ def serve(
     config: ConfigFile = None,
     data: Annotated[Path | None, typer.Option(help="Folder for messages and definitions.")] = None,
     amqp: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="AMQP listener, or off.")] = None,
-    kafka: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="Kafka listener; not served yet.")
-    ] = None,
+    kafka: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Kafka listener.")] = None,
     management: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="HTTP listener, or off.")
     ] = None,

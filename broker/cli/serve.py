@@ -14,10 +14,17 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 import trio
 
 from broker import __version__
-from broker.config import Config, amqp_options, declarations, management_options, node_options
+from broker.config import (
+    Config,
+    amqp_options,
+    declarations,
+    kafka_options,
+    management_options,
+    node_options,
+)
 from broker.node.declarations import apply
 from broker.node.node import Node, open_node
-from broker.server.serve import amqp_server
+from broker.server.serve import serve
 from broker.storage.errors import DataFolderInUse, StorageError
 
 logger = logging.getLogger("broker")
@@ -107,7 +114,14 @@ async def _serve(config: Config) -> int:
     try:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(
-                amqp_server(node, config.listeners.amqp, amqp_options(config), config.limits.stop_timeout_s)
+                serve(
+                    node,
+                    amqp_options(config),
+                    config.listeners.amqp,
+                    kafka_options(config) if config.listeners.kafka is not None else None,
+                    config.listeners.kafka,
+                    config.limits.stop_timeout_s,
+                )
             )
             for conflict in await apply(node, declarations(config)):
                 logger.error("configuration: %s", conflict)
@@ -138,10 +152,9 @@ def _management(config: Config, node: Node) -> AbstractAsyncContextManager[objec
 def _announce(config: Config, node: Node, seconds: float) -> None:
     for listener in node.listeners:
         say(f"Listening for {listener.protocol} on {_spoken(listener.host, listener.port)}")
-    if config.listeners.kafka is not None:
-        say("Kafka: comes with the log, not served yet")
     say(
-        f"Leveret {__version__}, data in {config.data.absolute()}, {len(node.topology.queues())} queues, {seconds:.3f} s"
+        f"Leveret {__version__}, data in {config.data.absolute()}, {len(node.topology.queues())} queues, "
+        f"{len(node.topics.topics())} topics, {seconds:.3f} s"
     )
     say("Server startup complete")
 

@@ -31,3 +31,31 @@ class NotAllowed(ModelError):
 
 class NotImplementedHere(ModelError):
     """The protocol has it; this broker, like RabbitMQ, does not."""
+
+
+class AlreadyExists(PreconditionFailed):
+    """There is a topic with this name."""
+
+
+class InvalidTopicName(PreconditionFailed):
+    """No topic can be called so."""
+
+
+class InvalidConfig(PreconditionFailed):
+    """There is no such configuration, or not with this value."""
+
+
+class InvalidPartitions(PreconditionFailed):
+    """A topic cannot have so many partitions, or not fewer than it has."""
+
+
+class InvalidReplicas(PreconditionFailed):
+    """There are not so many brokers."""
+
+
+class OffsetOutOfRange(ModelError):
+    """The log does not reach there, or no longer."""
+
+
+class UnknownTopic(NotFound):
+    """There is no such topic, or not with so many partitions."""

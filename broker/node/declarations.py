@@ -73,6 +73,14 @@ class BindingDeclaration:
 
 
 @dataclass(slots=True, frozen=True)
+class TopicDeclaration:
+    vhost: str
+    name: str
+    partitions: int
+    configs: Mapping[str, str]
+
+
+@dataclass(slots=True, frozen=True)
 class Declarations:
     """Everything that a file declares; the default user is for a node that has none."""
 
@@ -82,6 +90,7 @@ class Declarations:
     exchanges: tuple[ExchangeDeclaration, ...] = ()
     queues: tuple[QueueDeclaration, ...] = ()
     bindings: tuple[BindingDeclaration, ...] = ()
+    topics: tuple[TopicDeclaration, ...] = ()
 
 
 async def apply(node: Node, declared: Declarations) -> list[str]:
@@ -102,6 +111,7 @@ async def apply(node: Node, declared: Declarations) -> list[str]:
     named += [exchange.vhost for exchange in declared.exchanges]
     named += [queue.vhost for queue in declared.queues]
     named += [binding.vhost for binding in declared.bindings]
+    named += [topic.vhost for topic in declared.topics]
     for name in dict.fromkeys((*declared.vhosts, *named)):
         topology.put_vhost(name)
     for user in users:
@@ -110,6 +120,8 @@ async def apply(node: Node, declared: Declarations) -> list[str]:
         attempt(f"exchange '{exchange.name}'", partial(_apply_exchange, node, exchange))
     for queue in declared.queues:
         attempt(f"queue '{queue.name}'", partial(_apply_queue, node, queue))
+    for topic in declared.topics:
+        attempt(f"topic '{topic.name}'", partial(_apply_topic, node, topic))
     for binding in declared.bindings:
         what = f"binding of '{binding.destination}' to '{binding.source}'"
         attempt(what, partial(_apply_binding, node, binding))
@@ -137,6 +149,18 @@ def _apply_queue(node: Node, declared: QueueDeclaration) -> None:
         auto_delete=declared.auto_delete,
         arguments=declared.arguments,
     )
+
+
+def _apply_topic(node: Node, declared: TopicDeclaration) -> None:
+    """Partitions may become more; configurations are those of the file."""
+    topic = node.topics.find(declared.vhost, declared.name)
+    if topic is None:
+        node.topics.create(declared.vhost, declared.name, declared.partitions, configs=declared.configs)
+        return
+    if topic.configs != declared.configs:
+        node.topics.configure(topic, declared.configs)
+    if len(topic.partitions) != declared.partitions:
+        node.topics.add_partitions(topic, declared.partitions)
 
 
 def _apply_binding(node: Node, declared: BindingDeclaration) -> None:

@@ -28,6 +28,7 @@ QUEUE: Final = "queue"
 BINDING: Final = "binding"
 USER: Final = "user"
 PERMISSION: Final = "permission"
+TOPIC: Final = "topic"
 
 
 class Change(NamedTuple):

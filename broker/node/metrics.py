@@ -23,6 +23,7 @@ class Metrics:
     messages_get_empty: int = 0
     messages_redelivered: int = 0
     messages_acknowledged: int = 0
+    records_received: int = 0
     dead_lettered: Counter[str] = field(default_factory=Counter)
     """By reason; those of queues that have an exchange for them."""
     discarded: Counter[str] = field(default_factory=Counter)

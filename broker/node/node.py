@@ -2,7 +2,7 @@
 
 Flow:   servers and management call `publish` and the topology; `end_pass` ends each of their turns:
         queues hand out, dead letters are published, a commit starts.
-Shape:  data folder: `lock`, `definitions.sqlite`, `journal/`, `queues/<id>/`, `reserve`
+Shape:  data folder: `lock`, `definitions.sqlite`, `journal/`, `queues/<id>/`, `partitions/<id>/`, `reserve`
 Why:    Messages do not wait for the disk before they are delivered, only before they are confirmed.
 
 Boot: lock the folder, read the definitions, open each queue's log with the journal laid over it, write
@@ -15,7 +15,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import trio
 
@@ -34,9 +34,12 @@ from broker.node.clock import Clock
 from broker.node.dead_letters import Letters, letters_of
 from broker.node.definitions import DefinitionStore, SqliteDefinitions
 from broker.node.flusher import SETTLE_MS, Commit, Flusher
+from broker.node.groups import GroupOptions, Groups
 from broker.node.metrics import Metrics
 from broker.node.peers import Listener, Peer
+from broker.node.producer_ids import ProducerIds
 from broker.node.scheduler import Scheduler, Timer
+from broker.node.topics import PARTITIONS_MAX, Topics
 from broker.node.topology import Topology
 from broker.node.worker import MakeWorker, Worker
 from broker.storage import journal, recovery
@@ -60,6 +63,8 @@ class NodeOptions:
     queue_memory_max: int = 32 * 1024 * 1024
     queues_memory_max: int = 256 * 1024 * 1024
     segment_size_max: int = SEGMENT_SIZE_MAX
+    partitions_max: int = PARTITIONS_MAX
+    groups: GroupOptions = field(default_factory=GroupOptions)
     memory_limit: int = 1 << 62
     disk_free_limit: int = 0
     reserve_size: int = 64 * 1024 * 1024
@@ -153,6 +158,18 @@ class Node:
             segment_size_max=options.segment_size_max,
         )
         self.topology.on_timed(self._note_timed)
+        self.topics = Topics(
+            self.flusher,
+            clock,
+            files,
+            self._reader,
+            os.path.join(options.data, "partitions"),
+            self.topology.take_id,
+            partitions_max=options.partitions_max,
+        )
+        self.producer_ids = ProducerIds(self.flusher)
+        self.groups = Groups(self.flusher, self.topics, clock, self.scheduler, options.groups)
+        self.topology.vhost_deleted.append(lambda vhost: self.topics.forget_vhost(vhost.name))
         self.alarms = Alarms(
             options.memory_limit,
             options.disk_free_limit,
@@ -451,6 +468,9 @@ class Node:
         self.scheduler.after(_TIDY_MS, self._tidy)
         self.flusher.checkpoint_soon()
         self.flusher.tidy()
+        now_ms = self.clock.now_ms()
+        self.topics.tidy(now_ms)
+        self.groups.tidy(now_ms)
 
     async def _watch_restored(self) -> None:
         """Messages that the last process left behind and that have a time of their own to expire."""
@@ -477,28 +497,42 @@ class Node:
             by_log.setdefault(entry.log_id, []).append(entry)
         self._make_room()
 
-        def open_log(id: int, name: str) -> Log:
+        def open_log(id: int, directory: str, name: str, segment_size_max: int) -> Log:
             log, report = recovery.open_log(
                 self._files,
                 self._reader,
                 id,
-                self.topology.queue_directory(id),
-                segment_size_max=self.options.segment_size_max,
+                directory,
+                segment_size_max=segment_size_max,
                 journal=by_log.get(id, ()),
             )
             for line in report.cut:
-                logger.warning("queue %s: %s; nothing that was confirmed is missing", name, line)
+                logger.warning("%s: %s; nothing that was confirmed is missing", name, line)
             for line in report.damaged:
-                logger.error("queue %s: %s", name, line)
+                logger.error("%s: %s", name, line)
+            self.topology.known_id(id)
             return log
 
-        self.topology.load(self._definitions.read_all(), open_log)
+        def open_queue_log(id: int, name: str) -> Log:
+            directory = self.topology.queue_directory(id)
+            return open_log(id, directory, f"queue {name}", self.options.segment_size_max)
+
+        found = self._definitions.read_all()
+        self.topology.load(found, open_queue_log)
+        self.topics.load_all(found, open_log)
+        self.producer_ids.load(found)
+        self.groups.load()
         for path in self._journal.paths:
             self._files.remove(path)
         self._files.sync_directory(self._journal_directory)
         self._journal.entries.clear()
         self._remove_strangers(
-            {str(store.log.id) for store in map(self.topology.store_of, self.topology.queues())}
+            self.topology.queue_directory(0),
+            {str(store.log.id) for store in map(self.topology.store_of, self.topology.queues())},
+        )
+        self._remove_strangers(
+            self.topics.directory(0),
+            {str(partition.log.id) for topic in self.topics.topics() for partition in topic.partitions},
         )
 
     def _make_room(self) -> None:
@@ -506,12 +540,12 @@ class Node:
         if self._files.free_bytes(self.options.data) < self.options.reserve_size:
             self._files.remove(self._reserve)
 
-    def _remove_strangers(self, known: set[str]) -> None:
-        """Queues that did not outlive the last process may have left a log behind.
+    def _remove_strangers(self, one: str, known: set[str]) -> None:
+        """Queues and topics that did not outlive the last process may have left a log behind, beside `one`.
 
         New ones may get their numbers: so that they are gone must be safe, too.
         """
-        directory = self.topology.queue_directory(0).rpartition("/")[0]
+        directory = one.rpartition("/")[0]
         self._files.make_directory(directory)
         for name in self._files.names(directory):
             if name not in known:

@@ -179,7 +179,7 @@ class Topology:
                 vhost,
                 cleaned,
                 settings,
-                self._take_id(),
+                self.take_id(),
                 durable,
                 auto_delete,
                 owner if exclusive else None,
@@ -213,10 +213,15 @@ class Topology:
         self._timed(queue)
         return queue, True
 
-    def _take_id(self) -> int:
+    def take_id(self) -> int:
+        """For a new log."""
         taken = self._next_id
         self._next_id += 1
         return taken
+
+    def known_id(self, id: int) -> None:
+        """A log has it already."""
+        self._next_id = max(self._next_id, id + 1)
 
     def _make_queue(
         self,
@@ -385,7 +390,7 @@ class Topology:
             log,
         )
         vhost.queues[name] = queue
-        self._next_id = max(self._next_id, log.id + 1)
+        self.known_id(log.id)
         store = self._stores[queue]
         queue.restore(log.next_offset, log.start_offset, log.live, store.live_size())
         self._timed(queue)

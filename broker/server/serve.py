@@ -22,6 +22,8 @@ from broker.node.node import Node
 from broker.node.peers import Listener
 from broker.server.amqp.options import AmqpOptions
 from broker.server.amqp.server import AmqpServer
+from broker.server.kafka.options import KafkaOptions
+from broker.server.kafka.server import KafkaServer
 from broker.server.pump import Pump
 
 logger = logging.getLogger("broker.server")
@@ -62,40 +64,76 @@ class Address:
     port: int
 
 
+class Servers:
+    """What runs: one server for each protocol."""
+
+    def __init__(self, amqp: AmqpServer, kafka: KafkaServer | None) -> None:
+        self.amqp = amqp
+        self.kafka = kafka
+
+    async def stop(self) -> None:
+        """Tell all clients, and wait until they are gone; the caller has the deadline."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.amqp.stop)
+            if self.kafka is not None:
+                nursery.start_soon(self.kafka.stop)
+
+    def drop_all(self) -> None:
+        self.amqp.drop_all()
+        if self.kafka is not None:
+            self.kafka.drop_all()
+
+
 @asynccontextmanager
 async def amqp_server(
-    node: Node,
-    address: Address | None,
-    options: AmqpOptions,
-    stop_timeout_s: float = 10.0,
+    node: Node, address: Address | None, options: AmqpOptions, stop_timeout_s: float = 10.0
 ) -> AsyncIterator[AmqpServer]:
-    """A server that runs as long as the body does, on the address if there is one.
+    """A server for AMQP alone, as `serve` makes it."""
+    async with serve(node, options, address, stop_timeout_s=stop_timeout_s) as servers:
+        yield servers.amqp
 
-    At the end it stops accepting, tells its clients, and leaves within the timeout.
+
+@asynccontextmanager
+async def serve(
+    node: Node,
+    amqp: AmqpOptions,
+    amqp_address: Address | None,
+    kafka: KafkaOptions | None = None,
+    kafka_address: Address | None = None,
+    stop_timeout_s: float = 10.0,
+) -> AsyncIterator[Servers]:
+    """Servers that run as long as the body does, each on its address if there is one.
+
+    At the end they stop accepting, tell their clients, and leave within the timeout.
     """
     pump = Pump(partial(node.end_pass, commit=False), node.flusher.flush)
     try:
         async with trio.open_nursery() as nursery:
-            server = AmqpServer(node, pump, nursery, options)
+            servers = Servers(
+                AmqpServer(node, pump, nursery, amqp),
+                KafkaServer(node, pump, nursery, kafka) if kafka is not None else None,
+            )
             pump.add(_Bell(node))
             nursery.start_soon(node.run)
             nursery.start_soon(pump.run)
             accepting: list[trio.CancelScope] = []
-            if address is not None:
-                sockets = listen(address)
-                node.listeners += [Listener("amqp", *sock.getsockname()[:2]) for sock in sockets]
-                for sock in sockets:
+            addresses = [("amqp", amqp_address, servers.amqp.accept)]
+            if servers.kafka is not None:
+                addresses.append(("kafka", kafka_address, servers.kafka.accept))
+            for protocol, address, accept in addresses:
+                for sock in listen(address) if address is not None else ():
+                    node.listeners.append(Listener(protocol, *sock.getsockname()[:2]))
                     accepting.append(trio.CancelScope())
-                    nursery.start_soon(_accept, sock, server.accept, accepting[-1])
+                    nursery.start_soon(_accept, sock, accept, accepting[-1])
             try:
-                yield server
+                yield servers
                 _cancel(accepting)
                 with trio.move_on_after(stop_timeout_s):
-                    await server.stop()
+                    await servers.stop()
             finally:  # whoever fails, or is told a second time to stop, does not wait for clients
                 _cancel(accepting)
                 nursery.cancel_scope.cancel()
-                server.drop_all()
+                servers.drop_all()
     finally:
         pump.close()
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 import google_crc32c
 
@@ -117,9 +117,18 @@ def encode(
     )
 
 
-def place(octets: bytes, base_offset: int, count: int, attributes: int, max_timestamp: int) -> Batch:
+def place(
+    octets: bytes | memoryview, base_offset: int, count: int, attributes: int, max_timestamp: int
+) -> Batch:
     """A producer's batch, which was checked, at its place in a log: nothing that the crc covers is changed."""
-    head = _OFFSET.pack(base_offset) + octets[8:LENGTH_END] + _EPOCH_AND_MAGIC + octets[_CRC_AT:HEADER_SIZE]
+    head = b"".join(
+        (
+            _OFFSET.pack(base_offset),
+            bytes(octets[8:LENGTH_END]),
+            _EPOCH_AND_MAGIC,
+            bytes(octets[_CRC_AT:HEADER_SIZE]),
+        )
+    )
     return Batch(
         base_offset,
         base_offset + count,
@@ -127,7 +136,10 @@ def place(octets: bytes, base_offset: int, count: int, attributes: int, max_time
         attributes,
         0,
         max_timestamp,
-        [head, octets[HEADER_SIZE:]],
+        [
+            head,
+            cast("bytes", octets[HEADER_SIZE:]),
+        ],  # a view serves as well, wherever they are written or joined
         len(octets),
     )
 

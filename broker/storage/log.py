@@ -115,7 +115,7 @@ class Log:
     __slots__ = (
         "_cursor",
         "_reader",
-        "_segment_size_max",
+        "segment_size_max",
         "_segments",
         "_writing",
         "directory",
@@ -150,7 +150,7 @@ class Log:
         """The next batch begins another segment."""
         self._reader = reader
         self._segments = segments
-        self._segment_size_max = segment_size_max
+        self.segment_size_max = segment_size_max
         self._writing: list[tuple[Segment, Batch]] = []
         # Where the last read ended: readers mostly go on from there.
         self._cursor: tuple[Segment | None, int, int] = (None, 0, 0)
@@ -189,7 +189,7 @@ class Log:
         assert batch.base_offset >= self.next_offset
         segment = self._segments[-1] if self._segments else None
         if segment is not None and not segment.sealed:
-            fits = segment.size + batch.size <= self._segment_size_max
+            fits = segment.size + batch.size <= self.segment_size_max
             fits = fits and not self.roll_due
             if not segment.size or (fits and batch.next_offset - segment.base_offset <= SEGMENT_OFFSETS_MAX):
                 return segment
@@ -362,7 +362,7 @@ class Log:
 
     def sparse(self) -> Segment | None:
         """A sealed segment of some size of which most is settled: worth writing anew."""
-        size_min = self._segment_size_max // _REWRITE_SIZE
+        size_min = self.segment_size_max // _REWRITE_SIZE
         for segment in self._segments[:-1]:
             free = segment.sealed and not segment.rewriting and not segment.damage
             sparse = 0 < segment.live * _REWRITE_SHARE <= segment.records

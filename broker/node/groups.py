@@ -1,0 +1,461 @@
+"""Consumer groups: their members and committed offsets, and the log in which those are kept.
+
+Flow:   the server asks; the model's groups decide; here their replies go to whoever waits, their timers are kept,
+        each rebalance is logged, and what must outlive the process is written to the topic `__consumer_offsets`.
+Shape:  Kafka's records (`kafka/group_records.py`), in one partition.
+Limits: `groups_max` groups. When the log has grown to several times what it says, everything is written anew at
+        its end and what lies before is let go.
+Why:    All of it is in memory anyway, so that a snapshot is a simpler compaction than to read the log again.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final, TypeAlias
+
+from broker.kafka import group_records, records
+from broker.kafka.errors import RemoteProtocolError
+from broker.kafka.records import Record, RecordProblem
+from broker.model.committed import Committed, CommittedOffset
+from broker.model.errors import ModelError
+from broker.model.group import Group
+from broker.model.group_calls import (
+    Assigned,
+    GroupDescription,
+    Join,
+    JoinReply,
+    Leaving,
+    Left,
+    MemberDescription,
+    MemberGone,
+    Rebalanced,
+    Sync,
+    SyncReply,
+)
+from broker.model.group_errors import GroupError, GroupRefused
+from broker.model.group_limits import GroupLimits
+from broker.model.group_state import GroupState
+from broker.model.topic import OFFSETS_TOPIC
+from broker.node.clock import Clock
+from broker.node.flusher import Commit, Flusher
+from broker.node.partition import Partition
+from broker.node.scheduler import Scheduler, Timer
+from broker.node.topics import Topic, Topics
+
+logger = logging.getLogger("broker.node")
+
+_LOG_CONFIGS: Final = {"cleanup.policy": "compact", "max.message.bytes": str(256 * 1024 * 1024)}
+_LOG_SIZE_MIN: Final = 8 * 1024 * 1024
+_LOG_GROWTH_MAX: Final = 4
+_RECORDS_PER_BATCH: Final = 1000
+_EXPIRE_EVERY_MS: Final = 60_000
+_READ_SIZE: Final = 1024 * 1024
+
+Token: TypeAlias = Callable[[Any], None]
+
+
+@dataclass(slots=True, eq=False)
+class Hosted:
+    """A group, with what is beside it."""
+
+    group: Group[Token]
+    committed: Committed = field(default_factory=Committed)
+    timer: Timer | None = None
+    rebalances: int = 0
+
+
+@dataclass(slots=True, frozen=True)
+class GroupOptions:
+    """What groups must be told."""
+
+    vhost: str = "/"
+    groups_max: int = 100_000
+    limits: GroupLimits = field(default_factory=GroupLimits)
+    retention_ms: int = 7 * 24 * 60 * 60 * 1000
+
+
+class Groups:
+    """All consumer groups of a node."""
+
+    def __init__(
+        self, flusher: Flusher, topics: Topics, clock: Clock, scheduler: Scheduler, options: GroupOptions
+    ) -> None:
+        self.rebalances = 0
+        self._flusher = flusher
+        self._topics = topics
+        self._clock = clock
+        self._scheduler = scheduler
+        self._options = options
+        self._hosted: dict[str, Hosted] = {}
+        self._snapshot_size = 0
+        self._expired_ms = 0
+        topics.deleted.append(self._topic_deleted)
+
+    # ---- finding ----
+
+    def find(self, group_id: str) -> Hosted | None:
+        return self._hosted.get(group_id)
+
+    def all(self) -> list[Hosted]:
+        return list(self._hosted.values())
+
+    def hosted(self, group_id: str) -> Hosted:
+        """The group, made if it is missing. Raises GroupRefused if there are too many."""
+        hosted = self._hosted.get(group_id)
+        if hosted is None:
+            if len(self._hosted) >= self._options.groups_max:
+                raise GroupRefused(
+                    GroupError.GROUP_MAX_SIZE_REACHED,
+                    f"there are {self._options.groups_max} groups, the limit",
+                )
+            hosted = self._hosted[group_id] = self._made(group_id)
+        return hosted
+
+    def _made(self, group_id: str) -> Hosted:
+        return Hosted(Group(group_id, self._options.limits, _new_member_id))
+
+    # ---- members ----
+
+    def join(self, group_id: str, request: Join, token: Token) -> None:
+        """`token` is called with the JoinReply, now or later."""
+        try:
+            hosted = self.hosted(group_id)
+        except GroupRefused as refused:
+            token(JoinReply(refused.error, request.member_id))
+            return
+        hosted.group.join(request, token, self._clock.now_ms())
+        self._carry_through(hosted)
+
+    def sync(self, group_id: str, request: Sync, token: Token) -> None:
+        """`token` is called with the SyncReply, now or later."""
+        hosted = self._hosted.get(group_id)
+        if hosted is None:
+            token(SyncReply(GroupError.UNKNOWN_MEMBER_ID))
+            return
+        hosted.group.sync(request, token, self._clock.now_ms())
+        self._carry_through(hosted)
+
+    def forget(self, group_id: str, token: Token) -> None:
+        """Whoever waits for an answer has gone."""
+        hosted = self._hosted.get(group_id)
+        if hosted is not None:
+            hosted.group.forget(token, self._clock.now_ms())
+            self._carry_through(hosted)
+
+    def heartbeat(self, group_id: str, member_id: str, instance_id: str | None, generation: int) -> None:
+        """Raises GroupRefused."""
+        hosted = self._known(group_id)
+        try:
+            hosted.group.heartbeat(member_id, instance_id, generation, self._clock.now_ms())
+        finally:
+            self._carry_through(hosted)
+
+    def leave(self, group_id: str, leaving: Sequence[Leaving]) -> list[Left]:
+        """Raises GroupRefused."""
+        hosted = self._known(group_id)
+        left = hosted.group.leave(leaving, self._clock.now_ms())
+        self._carry_through(hosted)
+        return left
+
+    def _known(self, group_id: str) -> Hosted:
+        hosted = self._hosted.get(group_id)
+        if hosted is None:
+            raise GroupRefused(GroupError.UNKNOWN_MEMBER_ID, f"there is no group '{group_id}'")
+        return hosted
+
+    def _carry_through(self, hosted: Hosted) -> None:
+        """What the group has decided: answer, log, write, and be there when its next moment comes."""
+        group = hosted.group
+        events = list(group.events)
+        group.events.clear()
+        for event in events:
+            self._tell(hosted, event)
+        if group.replies:
+            replies = list(group.replies)
+            group.replies.clear()
+            for token, reply in replies:
+                token(reply)
+        moment = group.next_moment()
+        if hosted.timer is not None and hosted.timer.waiting and hosted.timer.moment_ms == moment:
+            return
+        if hosted.timer is not None:
+            hosted.timer.cancel()
+            hosted.timer = None
+        if moment:
+            hosted.timer = self._scheduler.at(moment, partial(self._time_has_come, hosted))
+
+    def _time_has_come(self, hosted: Hosted) -> None:
+        hosted.timer = None
+        hosted.group.expire(self._clock.now_ms())
+        self._carry_through(hosted)
+
+    def _tell(self, hosted: Hosted, event: Rebalanced | Assigned | MemberGone) -> None:
+        group_id = hosted.group.group_id
+        if isinstance(event, MemberGone):
+            logger.info("group %s: member %s is gone: %s", group_id, event.member_id, event.reason)
+            return
+        if isinstance(event, Rebalanced):
+            hosted.rebalances += 1
+            self.rebalances += 1
+            logger.info(
+                "group %s: generation %d of %d members: %s",
+                group_id,
+                event.generation,
+                event.members,
+                event.reason,
+            )
+            if event.members:
+                return
+        self._write([Record(0, self._clock.now_ms(), *_group_record(hosted.group))])
+
+    # ---- offsets ----
+
+    def check_commit(self, group_id: str, member_id: str, instance_id: str | None, generation: int) -> None:
+        """May this one commit? Raises GroupRefused."""
+        if generation >= 0 and group_id not in self._hosted:
+            raise GroupRefused(GroupError.ILLEGAL_GENERATION, f"there is no group '{group_id}'")
+        hosted = self.hosted(group_id)
+        try:
+            hosted.group.check_commit(member_id, instance_id, generation, self._clock.now_ms())
+        finally:
+            self._carry_through(hosted)
+
+    def committed(self, group_id: str, offsets: Mapping[tuple[str, int], CommittedOffset]) -> Commit:
+        """Write what was committed in the model; it is safe with the commit that this returns."""
+        now_ms = self._clock.now_ms()
+        return self._write(
+            [Record(0, now_ms, *_offset_record(group_id, *key, offset)) for key, offset in offsets.items()]
+        )
+
+    def delete_offsets(self, group_id: str, gone: Iterable[tuple[str, int]]) -> Commit:
+        """Those that are there."""
+        hosted = self._hosted[group_id]
+        deleted = [key for key in gone if hosted.committed.delete(*key)]
+        return self._write_gone(group_id, deleted)
+
+    def _write_gone(self, group_id: str, keys: Iterable[tuple[str, int]], with_group: bool = False) -> Commit:
+        now_ms = self._clock.now_ms()
+        gone = [Record(0, now_ms, group_records.offset_key(group_id, *key)) for key in keys]
+        if with_group:
+            gone.append(Record(0, now_ms, group_records.group_key(group_id)))
+        return self._write(gone)
+
+    def delete(self, group_id: str) -> None:
+        """With its offsets. Raises GroupRefused for one that is missing or has members."""
+        hosted = self._hosted.get(group_id)
+        if hosted is None:
+            raise GroupRefused(GroupError.GROUP_ID_NOT_FOUND, f"there is no group '{group_id}'")
+        hosted.group.check_delete()
+        self._remove(hosted)
+
+    def _remove(self, hosted: Hosted) -> None:
+        group_id = hosted.group.group_id
+        hosted.group.close()
+        self._carry_through(hosted)
+        del self._hosted[group_id]
+        self._write_gone(group_id, hosted.committed.clear(), with_group=True)
+
+    def _topic_deleted(self, topic: Topic) -> None:
+        if topic.vhost != self._options.vhost:
+            return
+        for group_id, hosted in self._hosted.items():
+            numbers = hosted.committed.delete_topic(topic.name)
+            if numbers:
+                self._write_gone(group_id, [(topic.name, number) for number in numbers])
+
+    # ---- time ----
+
+    def tidy(self, now_ms: int) -> None:
+        """Called now and then: offsets that nobody needs any more go, and a log that has grown is written anew."""
+        if now_ms - self._expired_ms >= _EXPIRE_EVERY_MS:
+            self._expired_ms = now_ms
+            for hosted in list(self._hosted.values()):
+                self._expire(hosted, now_ms)
+        partition = self._find_log()
+        if partition is not None and partition.size > max(
+            _LOG_SIZE_MIN, _LOG_GROWTH_MAX * self._snapshot_size
+        ):
+            self._write_anew(partition)
+
+    def _expire(self, hosted: Hosted, now_ms: int) -> None:
+        group_id = hosted.group.group_id
+        gone = hosted.committed.expire(hosted.group.retention(), self._options.retention_ms, now_ms)
+        if gone:
+            logger.info("group %s: %d offsets have expired", group_id, len(gone))
+            self._write_gone(group_id, gone)
+        if hosted.group.idle and not len(hosted.committed):
+            self._remove(hosted)
+
+    # ---- the log ----
+
+    def _find_log(self) -> Partition | None:
+        topic = self._topics.find(self._options.vhost, OFFSETS_TOPIC)
+        return topic.partitions[0] if topic is not None else None
+
+    def _log(self) -> Partition:
+        """Made when the first group has something to say."""
+        found = self._find_log()
+        if found is None:
+            topic = self._topics.create(
+                self._options.vhost, OFFSETS_TOPIC, 1, configs=_LOG_CONFIGS, internal=True
+            )
+            found = topic.partitions[0]
+        return found
+
+    def _write(self, written: Sequence[Record]) -> Commit:
+        """As batches of a bounded number of records."""
+        partition = self._log()
+        for start in range(0, len(written), _RECORDS_PER_BATCH):
+            some = written[start : start + _RECORDS_PER_BATCH]
+            for number, record in enumerate(some):
+                record.offset = number
+            octets = records.build(some)
+            partition.append(records.read_header(octets), octets)
+        return self._flusher.open
+
+    def _write_anew(self, partition: Partition) -> None:
+        """1. everything once more at the end, 2. when that is safe, the log begins there."""
+        partition.log.roll_due = True
+        start = partition.next_offset
+        before = partition.size
+        now_ms = self._clock.now_ms()
+        everything: list[Record] = []
+        for group_id, hosted in self._hosted.items():
+            if hosted.group.state in (GroupState.STABLE, GroupState.EMPTY):
+                everything.append(Record(0, now_ms, *_group_record(hosted.group)))
+            for topic, number, offset in hosted.committed:
+                everything.append(Record(0, now_ms, *_offset_record(group_id, topic, number, offset)))
+        commit = self._write(everything)
+        commit.waiters.append(partial(self._written_anew, partition, start, before))
+
+    def _written_anew(self, partition: Partition, start: int, before: int) -> None:
+        self._snapshot_size = max(partition.size - before, 0)
+        if not partition.closed:
+            partition.move_start(start)
+
+    # ---- at start ----
+
+    def load(self) -> None:
+        """Read everything back."""
+        partition = self._find_log()
+        if partition is None:
+            return
+        described: dict[str, dict[str, Any]] = {}
+        offset = partition.start_offset
+        while offset < partition.high_watermark and (octets := partition.read(offset, _READ_SIZE)):
+            offset = self._load_batches(octets, offset, described)
+        now_ms = self._clock.now_ms()
+        for group_id, body in described.items():
+            self._restore(group_id, body, now_ms)
+
+    def _load_batches(self, octets: bytes, offset: int, described: dict[str, dict[str, Any]]) -> int:
+        """The whole batches among these octets; returns the offset behind them."""
+        at = 0
+        while len(octets) - at >= records.HEADER_SIZE:
+            header = records.read_header(octets, at)
+            if at + header.size > len(octets):
+                break
+            try:
+                for record in records.iterate(octets[at : at + header.size]):
+                    self._load_record(record, described)
+            except (RecordProblem, RemoteProtocolError) as error:
+                logger.error("%s at offset %d: %s; passed over", OFFSETS_TOPIC, header.base_offset, error)
+            offset = header.base_offset + header.last_offset_delta + 1
+            at += header.size
+        return offset
+
+    def _load_record(self, record: Record, described: dict[str, dict[str, Any]]) -> None:
+        group_id, of_offset = group_records.read_key(record.key or b"")
+        if of_offset is None:
+            if record.value is None:
+                described.pop(group_id, None)
+                self._hosted.pop(group_id, None)
+            else:
+                described[group_id] = group_records.read_group(record.value)
+        elif record.value is None:
+            if group_id in self._hosted:
+                self._hosted[group_id].committed.delete(*of_offset)
+        else:
+            body = group_records.read_offset(record.value)
+            expire_ms = body["expire_timestamp"] if body["expire_timestamp"] >= 0 else None
+            offset = CommittedOffset(
+                body["offset"], body["leader_epoch"], body["metadata"], body["commit_timestamp"], expire_ms
+            )
+            hosted = self._hosted.setdefault(group_id, self._made(group_id))
+            try:
+                hosted.committed.commit(*of_offset, offset)
+            except ModelError as error:  # the limits have become lower
+                logger.error("group %s: %s", group_id, error)
+
+    def _restore(self, group_id: str, body: dict[str, Any], now_ms: int) -> None:
+        hosted = self._hosted.setdefault(group_id, self._made(group_id))
+        state = GroupState.STABLE if body["members"] else GroupState.EMPTY
+        hosted.group.restore(_description(group_id, state, body), now_ms)
+        self._carry_through(hosted)
+
+
+def _new_member_id(client: str) -> str:
+    return f"{client}-{uuid.uuid4()}"
+
+
+def _offset_record(group_id: str, topic: str, number: int, offset: CommittedOffset) -> tuple[bytes, bytes]:
+    value = group_records.offset_value(
+        offset.offset, offset.leader_epoch, offset.metadata, offset.commit_ms, offset.expire_ms
+    )
+    return group_records.offset_key(group_id, topic, number), value
+
+
+def _group_record(group: Group[Token]) -> tuple[bytes, bytes]:
+    found = group.describe()
+    value = group_records.group_value(
+        {
+            "protocol_type": found.protocol_type or "",
+            "generation": found.generation,
+            "protocol": found.protocol,
+            "leader": found.leader,
+            "current_state_timestamp": -1 if found.empty_since_ms is None else found.empty_since_ms,
+            "members": [
+                {
+                    "member_id": member.member_id,
+                    "group_instance_id": member.group_instance_id,
+                    "client_id": member.client_id,
+                    "client_host": member.client_host,
+                    "rebalance_timeout": member.rebalance_timeout_ms,
+                    "session_timeout": member.session_timeout_ms,
+                    "subscription": member.metadata,
+                    "assignment": member.assignment,
+                }
+                for member in found.members
+            ],
+        }
+    )
+    return group_records.group_key(found.group_id), value
+
+
+def _description(group_id: str, state: GroupState, body: dict[str, Any]) -> GroupDescription:
+    return GroupDescription(
+        group_id,
+        state,
+        body["protocol_type"] or None,
+        body["protocol"],
+        body["generation"],
+        body["leader"],
+        body["current_state_timestamp"] if body["current_state_timestamp"] >= 0 else None,
+        tuple(
+            MemberDescription(
+                member["member_id"],
+                member["group_instance_id"],
+                member["client_id"],
+                member["client_host"],
+                member["session_timeout"],
+                member["rebalance_timeout"],
+                bytes(member["subscription"]),
+                bytes(member["assignment"]),
+            )
+            for member in body["members"]
+        ),
+    )

@@ -1,0 +1,449 @@
+"""A partition: producers' batches in a log, and who waits for more of them.
+
+Flow:   `append` gives a batch its offset; it waits here until the flusher takes it, for the journal or for
+        the log's files; when its commit is safe the high watermark rises and the bells ring.
+Limits: what waits is at most what comes in while one sync runs, and what the journal may hold. An answer to
+        `read` has one batch at least and otherwise about as many octets as were asked for.
+Why:    Only what is safe is read: an offset that somebody has seen never gets another record after a crash.
+        A batch is not opened to be stored; for a time, its records are looked at when somebody asks.
+"""
+
+from __future__ import annotations
+
+import logging
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from broker.kafka import records
+from broker.kafka.records import BatchHeader, RecordProblem
+from broker.model.errors import OffsetOutOfRange
+from broker.model.producer import Producers
+from broker.model.topic import TopicSettings
+from broker.storage import batch as batches
+from broker.storage import journal, recovery
+from broker.storage.batch import Batch
+from broker.storage.errors import CorruptLog, SyncFailed
+from broker.storage.file import Files, Handles
+from broker.storage.log import Log, Write
+from broker.storage.segment import PRODUCERS_SUFFIX, Segment
+from broker.storage.settlements import Settlement
+
+if TYPE_CHECKING:
+    from broker.node.flusher import Commit, Flusher
+
+logger = logging.getLogger("broker.node")
+
+# What a batch costs in memory beside its octets.
+_BATCH_COST = 256
+# Of the producers' state of one partition.
+_SNAPSHOT_MAX = 64 * 1024 * 1024
+
+
+class Appended(NamedTuple):
+    """Where a batch is, or was already when its producer sent it a second time."""
+
+    base_offset: int
+    log_append_time: int
+    """-1 if the records keep their producer's time."""
+    commit: Commit
+    """When it is done, the batch is safe."""
+
+
+class Timed(NamedTuple):
+    """A record that was looked for by its time."""
+
+    offset: int
+    timestamp: int
+
+
+class Partition:
+    """One partition of one topic, and its log's store for the flusher."""
+
+    __slots__ = (
+        "_began_ms",
+        "_files",
+        "_flusher",
+        "_journaled",
+        "_journaled_settlements",
+        "_reader",
+        "_round",
+        "_round_commit",
+        "_settlements",
+        "_waiting",
+        "bells",
+        "closed",
+        "high_watermark",
+        "journal_number",
+        "log",
+        "name",
+        "next_offset",
+        "now_ms",
+        "number",
+        "producers",
+        "settings",
+        "start_offset",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        number: int,
+        log: Log,
+        settings: TopicSettings,
+        files: Files,
+        reader: Handles,
+        flusher: Flusher,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self.name = name
+        self.number = number
+        self.log = log
+        self.closed = False
+        self.journal_number = 0
+        self.start_offset = max(log.mark, log.start_offset)
+        """Of the first record that may be read."""
+        self.next_offset = log.next_offset
+        """Of the next record; what lies before it may not be safe yet."""
+        self.high_watermark = log.next_offset
+        """Everything before it is safe, and may be read."""
+        self.bells: dict[Callable[[], None], None] = {}
+        """Called when there is more to read, or the partition is gone."""
+        self.producers = Producers()
+        self._files = files
+        self._reader = reader
+        self._flusher = flusher
+        self.now_ms = now_ms
+        self._waiting: list[Batch] = []
+        self._journaled = 0
+        self._settlements: list[Settlement] = []
+        self._journaled_settlements = 0
+        self._round: list[int] = []
+        self._round_commit: Commit | None = None
+        self._began_ms = now_ms()
+        self.configure(settings)
+
+    def configure(self, settings: TopicSettings) -> None:
+        self.settings = settings
+        self.log.syncs = settings.syncs
+
+    @property
+    def last_stable_offset(self) -> int:
+        """Before it no transaction is open. There are none yet: the first offset of the earliest will bound it."""
+        return self.high_watermark
+
+    @property
+    def size(self) -> int:
+        """Octets on disk, or soon."""
+        return self.log.size
+
+    # ---- appending ----
+
+    def append(self, header: BatchHeader, octets: bytes | memoryview) -> Appended:
+        """Give a batch, which was checked, its place; or find where it has one.
+
+        Raises InvalidProducerEpoch or OutOfOrderSequence for what its producer did wrong.
+        """
+        commit = self._flusher.open
+        if header.producer_id >= 0:
+            known = self.producers.check(
+                header.producer_id, header.producer_epoch, header.base_sequence, header.count
+            )
+            if known is not None:
+                time = known.timestamp if self.settings.append_time else -1
+                return Appended(known.base_offset, time, commit)
+        now_ms = self.now_ms()
+        latest, append_time = header.max_timestamp, -1
+        if self.settings.append_time:
+            octets = records.with_log_append_time(octets, now_ms)
+            latest = append_time = now_ms
+        base_offset = self.next_offset
+        batch = batches.place(octets, base_offset, header.count, header.attributes, latest)
+        if header.producer_id >= 0:
+            self.producers.appended(
+                header.producer_id,
+                header.producer_epoch,
+                header.base_sequence,
+                header.count,
+                base_offset,
+                latest,
+                now_ms,
+            )
+        self._waiting.append(batch)
+        self.next_offset = batch.next_offset
+        self._flusher.appended(self, batch.size + _BATCH_COST)
+        if self._round_commit is not commit:
+            self._round_commit = commit
+            self._round = [self.next_offset]
+            commit.waiters.append(partial(self._safe, self._round))
+        self._round[0] = self.next_offset
+        return Appended(base_offset, append_time, commit)
+
+    def _safe(self, until: list[int]) -> None:
+        self.high_watermark = until[0]
+        self.ring()
+
+    def ring(self) -> None:
+        """Call those who wait, once."""
+        if self.bells:
+            bells, self.bells = self.bells, {}
+            for bell in bells:
+                bell()
+
+    # ---- reading ----
+
+    def read(self, offset: int, size_max: int) -> bytes:
+        """Batches from the one that holds `offset` on, and maybe a part of another; empty at the high watermark.
+
+        Raises OffsetOutOfRange.
+        """
+        if not self.start_offset <= offset <= self.high_watermark:
+            raise OffsetOutOfRange(
+                f"{self.name}: offset {offset} where {self.start_offset} to {self.high_watermark} are"
+            )
+        if offset == self.high_watermark:
+            return b""
+        while True:
+            memory = self._in_memory()
+            if memory and offset >= memory[0].base_offset:
+                return _joined(memory, offset, size_max, self.high_watermark)
+            try:
+                found = self.log.read_octets(offset, size_max)
+            except CorruptLog as error:
+                if not self.mend(error):
+                    raise
+                continue
+            except OSError as error:
+                raise SyncFailed(f"partition {self.name}: cannot be read: {error.strerror}") from error
+            return found or _joined(memory, offset, size_max, self.high_watermark)
+
+    def _in_memory(self) -> list[Batch]:
+        """What no file has yet, ascending."""
+        writing = self.log.being_written
+        return [batch for _, batch in writing] + self._waiting if writing else self._waiting
+
+    def _headers(self, timestamp: int) -> Iterator[tuple[int, int, int, Callable[[], bytes]]]:
+        """Of what may be read: base offset, next offset, largest timestamp, and how to get the octets."""
+        for segment, position, span in self.log.spans_since(timestamp):
+            if span.next_offset > self.start_offset:
+                yield (
+                    span.base_offset,
+                    span.next_offset,
+                    span.max_timestamp,
+                    partial(self.log.batch_at, segment, position, span.size),
+                )
+        for batch in self._in_memory():
+            if batch.base_offset < self.high_watermark:
+                yield (
+                    batch.base_offset,
+                    batch.next_offset,
+                    batch.max_timestamp,
+                    partial(b"".join, batch.buffers),
+                )
+
+    def offset_of_time(self, timestamp: int) -> Timed | None:
+        """The first record with this time or a later one; None if there is none."""
+        for base_offset, _, latest, octets in self._headers(timestamp):
+            if latest >= timestamp:
+                found = self._first_since(octets(), base_offset, latest, timestamp)
+                if found is not None:
+                    return found
+        return None
+
+    def _first_since(self, octets: bytes, base_offset: int, latest: int, timestamp: int) -> Timed | None:
+        try:
+            for record in records.iterate(octets):
+                if record.timestamp >= timestamp and record.offset >= self.start_offset:
+                    return Timed(record.offset, record.timestamp)
+        except RecordProblem:  # its producer's doing; nearly right is better than nothing
+            return Timed(max(base_offset, self.start_offset), latest)
+        return None
+
+    def latest_time(self) -> Timed | None:
+        """The first of the records with the largest time; None if there are no records."""
+        largest = max(
+            (
+                segment.max_timestamp
+                for segment in self.log.segments
+                if segment.next_offset > self.start_offset
+            ),
+            default=-1,
+        )
+        largest = max([largest, *(batch.max_timestamp for batch in self._in_memory())])
+        return self.offset_of_time(largest) if largest >= 0 else None
+
+    def time_of(self, offset: int) -> int | None:
+        """About when the record at an offset was made: the largest time in its batch; None if it is not there."""
+        if not self.start_offset <= offset < self.high_watermark:
+            return None
+        for _, _, span in self.log.spans_from(offset):
+            return span.max_timestamp
+        for batch in self._in_memory():
+            if batch.next_offset > offset:
+                return batch.max_timestamp
+        return None
+
+    # ---- letting go ----
+
+    def move_start(self, offset: int) -> Commit:
+        """Nothing before `offset` is read any more; segments that lie before it go when that is safe.
+
+        Raises OffsetOutOfRange beyond the high watermark.
+        """
+        if offset > self.high_watermark:
+            raise OffsetOutOfRange(f"{self.name}: offset {offset} lies behind {self.high_watermark}")
+        commit = self._flusher.open
+        if offset > self.start_offset:
+            self.start_offset = offset
+            self._settlements.append(Settlement(offset, 0, 0))
+            self._flusher.settled(self)
+            self._flusher.settle_soon()
+            commit.waiters.append(partial(self._drop_before, offset))
+        return commit
+
+    def _drop_before(self, offset: int) -> None:
+        if not self.closed:
+            self._flusher.remove(self.log.drop_before(offset))
+
+    def retain(self, now_ms: int) -> None:
+        """Let go of what is too old or too much, as its topic says; called now and then."""
+        settings = self.settings
+        if self.log.size and now_ms - self._began_ms >= settings.segment_ms:
+            self.log.roll_due = True
+        if settings.deletes:
+            start = max(self._too_old(now_ms), self._too_much())
+            if start > self.start_offset:
+                self.move_start(start)
+                return
+        self._drop_before(self.start_offset)
+
+    def _too_old(self, now_ms: int) -> int:
+        """The first offset that is kept. The last segment is old as a whole or not at all, and then not used on."""
+        kept = 0
+        if self.settings.retention_ms < 0 or self._in_memory():
+            return kept
+        for segment in self.log.segments:
+            if segment.max_timestamp >= now_ms - self.settings.retention_ms:
+                break
+            kept = segment.next_offset
+        if kept >= self.high_watermark and self.log.size:
+            self.log.roll_due = True
+        return min(kept, self.high_watermark)
+
+    def _too_much(self) -> int:
+        if self.settings.retention_bytes < 0:
+            return 0
+        surplus = self.log.size - self.settings.retention_bytes
+        kept = 0
+        for segment in self.log.segments[:-1]:
+            if surplus < segment.size or not segment.sealed:
+                break
+            surplus -= segment.size
+            kept = segment.next_offset
+        return min(kept, self.high_watermark)
+
+    # ---- what the flusher asks for ----
+
+    def to_journal(
+        self, number: int, now_ms: int, batch_parts: list[bytes], settlement_parts: list[bytes]
+    ) -> None:
+        self.journal_number = number
+        for batch in self._waiting[self._journaled :]:
+            batch_parts.append(journal.whole_batch_entry(self.log.id, batch.size))
+            batch_parts += batch.buffers
+        self._journaled = len(self._waiting)
+        if len(self._settlements) > self._journaled_settlements:
+            entries = self._settlements[self._journaled_settlements :]
+            settlement_parts.append(journal.settlements_entry(self.log.id, entries))
+            self._journaled_settlements = len(self._settlements)
+
+    def for_files(self, *, journaled_only: bool, settlements: bool) -> tuple[list[Write], list[Write]]:
+        end = self._journaled if journaled_only else len(self._waiting)
+        settled_end = self._journaled_settlements if journaled_only else len(self._settlements)
+        if not settlements:
+            settled_end = 0
+        taken, self._waiting = self._waiting[:end], self._waiting[end:]
+        entries, self._settlements = self._settlements[:settled_end], self._settlements[settled_end:]
+        self._journaled = 0
+        self._journaled_settlements = max(0, self._journaled_settlements - settled_end)
+        last = self.log.segments[-1:]
+        writes, settled = self.log.write(taken, entries)
+        if self.log.segments[-1:] != last:
+            self._began_ms = self.now_ms()
+            if last:
+                writes.append(self._snapshot_write(self.log.segments[-1]))
+        return writes, settled
+
+    def _snapshot_write(self, segment: Segment) -> Write:
+        """What is known of the producers before a new segment: the next start need not read what lies before."""
+        octets = self.producers.snapshot(segment.base_offset)
+        return Write(segment.path(PRODUCERS_SUFFIX), 0, [octets], True, False, last=True)
+
+    def drop_all(self) -> list[str]:
+        """Never: the last segment says where offsets go on."""
+        return []
+
+    def keep(self, batch: Batch, live: list[range]) -> list[Batch]:
+        """What stays when a segment is written anew."""
+        return [batch]
+
+    def mend(self, error: CorruptLog) -> bool:
+        report, lost = recovery.mend(self._files, self._reader, self.log, error)
+        for line in (*report.cut, *report.damaged):
+            logger.error("partition %s: %s", self.name, line)
+        logger.error("partition %s: %d records are lost to a damaged disk: %s", self.name, lost, error)
+        return bool(report.damaged)
+
+    # ---- at start ----
+
+    def restore_producers(self) -> None:
+        """From the newest snapshot that can be read, and the headers of the batches behind it."""
+        since = self._restore_snapshot()
+        now_ms = self.now_ms()
+        for _, _, span in self.log.spans_from(since):
+            if span.producer_id >= 0:
+                self.producers.replay(
+                    span.producer_id,
+                    span.producer_epoch,
+                    span.base_sequence,
+                    span.next_offset - span.base_offset,
+                    span.base_offset,
+                    span.max_timestamp,
+                    now_ms,
+                )
+
+    def _restore_snapshot(self) -> int:
+        """The offset from which on the batches must be read."""
+        for segment in reversed(self.log.segments):
+            path = segment.path(PRODUCERS_SUFFIX)
+            size = self._files.size(path)
+            if size <= 0:
+                continue
+            octets = self._reader.read(path, 0, min(size, _SNAPSHOT_MAX))
+            self._reader.forget(path)
+            try:
+                self.producers.restore(octets, segment.base_offset)
+            except ValueError as error:
+                logger.warning("partition %s: %s: %s; read anew", self.name, path, error)
+                continue
+            return segment.base_offset
+        return self.log.start_offset
+
+
+def _joined(memory: list[Batch], offset: int, size_max: int, below: int) -> bytes:
+    """Whole batches, the first one whatever its size."""
+    parts: list[bytes] = []
+    at = max(bisect_right(memory, offset, key=_base_offset) - 1, 0)
+    for batch in memory[at:]:
+        if batch.next_offset <= offset:
+            continue
+        if batch.base_offset >= below or (parts and batch.size > size_max):
+            break
+        parts += batch.buffers
+        size_max -= batch.size
+    return b"".join(parts)
+
+
+def _base_offset(batch: Batch) -> int:
+    return batch.base_offset

@@ -1,0 +1,274 @@
+"""Topics: the partitioned logs of a node, kept as definitions.
+
+Flow:   Kafka's admin requests, HTTP, the configuration file and auto-creation all come here; `load` brings
+        them back at start; `tidy` is called now and then and lets go of what is too old or too much.
+Limits: `partitions_max` partitions in all.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from broker.model.errors import (
+    AlreadyExists,
+    InvalidPartitions,
+    InvalidReplicas,
+    NotAllowed,
+    UnknownTopic,
+)
+from broker.model.topic import TopicSettings, check_configs, check_name, read_settings
+from broker.node.clock import Clock
+from broker.node.definitions import TOPIC, Change, key, names_of
+from broker.node.flusher import Flusher
+from broker.node.partition import Partition
+from broker.storage.file import Files, Handles
+from broker.storage.log import Log
+
+logger = logging.getLogger("broker.node")
+
+PARTITIONS_MAX = 20_000
+# A segment is read into memory when it is checked, so that Kafka's gigabyte would be too much.
+_SEGMENT_SIZE_MAX = 64 * 1024 * 1024
+
+
+@dataclass(slots=True, eq=False)
+class Topic:
+    """A topic and its partitions."""
+
+    name: str
+    vhost: str
+    id: bytes
+    """16 octets; another topic of the same name has another one."""
+    configs: dict[str, str]
+    settings: TopicSettings
+    partitions: list[Partition] = field(default_factory=list)
+    internal: bool = False
+    """Made by the broker; clients do not write to it."""
+    deleted: bool = False
+
+    def partition(self, number: int) -> Partition:
+        """Raises UnknownTopic."""
+        if not 0 <= number < len(self.partitions):
+            raise UnknownTopic(f"topic '{self.name}' has no partition {number}")
+        return self.partitions[number]
+
+    @property
+    def spoken_id(self) -> str:
+        return str(uuid.UUID(bytes=self.id))
+
+
+class Topics:
+    """All topics of a node."""
+
+    def __init__(
+        self,
+        flusher: Flusher,
+        clock: Clock,
+        files: Files,
+        reader: Handles,
+        directory: str,
+        take_id: Callable[[], int],
+        *,
+        partitions_max: int = PARTITIONS_MAX,
+    ) -> None:
+        self.partition_count = 0
+        self.deleted: list[Callable[[Topic], None]] = []
+        """Called when a topic is gone."""
+        self._topics: dict[tuple[str, str], Topic] = {}
+        self._by_id: dict[bytes, Topic] = {}
+        self._flusher = flusher
+        self._clock = clock
+        self._files = files
+        self._reader = reader
+        self._directory = directory
+        self._take_id = take_id
+        self._partitions_max = partitions_max
+
+    # ---- finding ----
+
+    def topic(self, vhost: str, name: str) -> Topic:
+        """Raises UnknownTopic."""
+        topic = self._topics.get((vhost, name))
+        if topic is None:
+            raise UnknownTopic(f"no topic '{name}' in vhost '{vhost}'")
+        return topic
+
+    def find(self, vhost: str, name: str) -> Topic | None:
+        return self._topics.get((vhost, name))
+
+    def by_id(self, id: bytes) -> Topic | None:
+        return self._by_id.get(id)
+
+    def topics(self, vhost: str | None = None) -> list[Topic]:
+        return [topic for topic in self._topics.values() if vhost is None or topic.vhost == vhost]
+
+    # ---- changing ----
+
+    def check_new(
+        self,
+        vhost: str,
+        name: str,
+        partitions: int,
+        replicas: int = 1,
+        configs: Mapping[str, str] | None = None,
+    ) -> None:
+        """Raises what `create` would raise."""
+        check_name(name)
+        if (vhost, name) in self._topics:
+            raise AlreadyExists(f"topic '{name}' exists already in vhost '{vhost}'")
+        if partitions < 1:
+            raise InvalidPartitions(f"a topic has 1 partition at least, not {partitions}")
+        if replicas not in (1, -1):
+            raise InvalidReplicas(f"there is one broker, so that there cannot be {replicas} replicas")
+        self._check_room(partitions)
+        check_configs(configs or {})
+
+    def _check_room(self, more: int) -> None:
+        if self.partition_count + more > self._partitions_max:
+            raise InvalidPartitions(
+                f"{more} more partitions would be more than {self._partitions_max} in all, the limit"
+            )
+
+    def create(
+        self,
+        vhost: str,
+        name: str,
+        partitions: int,
+        *,
+        replicas: int = 1,
+        configs: Mapping[str, str] | None = None,
+        internal: bool = False,
+    ) -> Topic:
+        """Raises InvalidTopicName, AlreadyExists, InvalidPartitions, InvalidReplicas, InvalidConfig."""
+        self.check_new(vhost, name, partitions, replicas, configs)
+        given = dict(configs or {})
+        topic = Topic(name, vhost, uuid.uuid4().bytes, given, read_settings(given), internal=internal)
+        for _ in range(partitions):
+            self._add_partition(topic, None)
+        self._remember(topic)
+        self._change(topic)
+        return topic
+
+    def _remember(self, topic: Topic) -> None:
+        self._topics[topic.vhost, topic.name] = topic
+        self._by_id[topic.id] = topic
+
+    def _add_partition(self, topic: Topic, log: Log | None) -> None:
+        number = len(topic.partitions)
+        if log is None:
+            id = self._take_id()
+            size = min(topic.settings.segment_bytes, _SEGMENT_SIZE_MAX)
+            log = Log(id, self.directory(id), self._reader, [], segment_size_max=size)
+        partition = Partition(
+            f"'{topic.vhost}'/{topic.name}-{number}",
+            number,
+            log,
+            topic.settings,
+            self._files,
+            self._reader,
+            self._flusher,
+            self._clock.now_ms,
+        )
+        topic.partitions.append(partition)
+        self.partition_count += 1
+
+    def directory(self, id: int) -> str:
+        return os.path.join(self._directory, str(id))
+
+    def add_partitions(self, topic: Topic, count: int) -> None:
+        """Until it has `count`. Raises InvalidPartitions."""
+        self.check_more(topic, count)
+        while len(topic.partitions) < count:
+            self._add_partition(topic, None)
+        self._change(topic)
+
+    def check_more(self, topic: Topic, count: int) -> None:
+        """Raises InvalidPartitions for what `add_partitions` would not do."""
+        have = len(topic.partitions)
+        if count <= have:
+            raise InvalidPartitions(
+                f"topic '{topic.name}' has {have} partitions already, {count} are asked for"
+            )
+        self._check_room(count - have)
+
+    def configure(self, topic: Topic, configs: Mapping[str, str]) -> None:
+        """These and no others. Raises InvalidConfig."""
+        check_configs(configs)
+        topic.configs = dict(configs)
+        topic.settings = read_settings(topic.configs)
+        for partition in topic.partitions:
+            partition.configure(topic.settings)
+            partition.log.segment_size_max = min(topic.settings.segment_bytes, _SEGMENT_SIZE_MAX)
+        self._change(topic)
+
+    def delete(self, topic: Topic) -> None:
+        """With everything in it. Raises NotAllowed for one of the broker's own."""
+        if topic.internal:
+            raise NotAllowed(f"topic '{topic.name}' is the broker's own")
+        topic.deleted = True
+        del self._topics[topic.vhost, topic.name]
+        del self._by_id[topic.id]
+        self.partition_count -= len(topic.partitions)
+        self._flusher.change([Change(_key(topic), None)])
+        for partition in topic.partitions:
+            self._flusher.forget(partition)
+            partition.ring()
+        for call in self.deleted:
+            call(topic)
+
+    def forget_vhost(self, vhost: str) -> None:
+        for topic in self.topics(vhost):
+            topic.internal = False
+            self.delete(topic)
+
+    def _change(self, topic: Topic) -> None:
+        value = {
+            "id": topic.id,
+            "logs": [partition.log.id for partition in topic.partitions],
+            "configs": topic.configs,
+            "internal": topic.internal,
+        }
+        self._flusher.change([Change(_key(topic), value)])
+
+    # ---- time ----
+
+    def tidy(self, now_ms: int) -> None:
+        """Retention, and producers that have not been heard of for long."""
+        for topic in self._topics.values():
+            for partition in topic.partitions:
+                partition.retain(now_ms)
+                partition.producers.expire(now_ms)
+
+    # ---- at start ----
+
+    def load_all(self, found: Mapping[str, dict[str, Any]], open_log: OpenLog) -> None:
+        """Those among all definitions that were found."""
+        for known, value in found.items():
+            kind, names = names_of(known)
+            if kind == TOPIC:
+                vhost, name = names
+                self._load(vhost, name, value, open_log)
+
+    def _load(self, vhost: str, name: str, value: dict[str, Any], open_log: OpenLog) -> None:
+        """Bring a topic back, with its logs."""
+        configs = value["configs"]
+        topic = Topic(name, vhost, value["id"], configs, read_settings(configs), internal=value["internal"])
+        size = min(topic.settings.segment_bytes, _SEGMENT_SIZE_MAX)
+        for number, id in enumerate(value["logs"]):
+            spoken = f"partition '{vhost}'/{name}-{number}"
+            self._add_partition(topic, open_log(id, self.directory(id), spoken, size))
+            topic.partitions[number].restore_producers()
+        self._remember(topic)
+
+
+OpenLog = Callable[[int, str, str, int], Log]
+"""Of an id, a directory, a name to speak of it, and the size of a segment."""
+
+
+def _key(topic: Topic) -> str:
+    return key(TOPIC, topic.vhost, topic.name)

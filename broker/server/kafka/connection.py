@@ -1,0 +1,448 @@
+"""One Kafka client: its socket, its requests in their order, and what waits to be sent.
+
+Flow:   the pump says readable: requests are read and handled at once; a handler answers now or later. Answers
+        are collected in the order of the requests and sent at the end of the pass with one call.
+Limits: a frame has at most `request_size_max` octets, less before the login. `_PENDING_MAX` requests may be
+        unanswered, and nothing more is handled while `_OUTBOX_HIGH` octets wait to be sent, while a login is
+        checked, or while the disk does not keep up or is full and the request is one to produce.
+Spec:   Kafka answers the requests of a connection one after another; here a later one may be handled before an
+        earlier one has its answer, but never answered before it.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections import deque
+from collections.abc import Awaitable, Callable
+from functools import partial
+from ipaddress import IPv6Address, ip_address
+from typing import TYPE_CHECKING, Any, Final
+
+from broker.kafka import api
+from broker.kafka.api import Request
+from broker.kafka.connection import Framer
+from broker.kafka.errors import RemoteProtocolError, UnsupportedVersion
+from broker.model.user import Right, User
+from broker.node.flusher import Commit
+from broker.node.peers import ConnectionSnapshot
+from broker.server.kafka import sasl, versions
+from broker.server.kafka.reply import Reply
+from broker.storage.errors import StorageError
+
+if TYPE_CHECKING:
+    from broker.server.kafka.fetch import FetchSession
+    from broker.server.kafka.server import KafkaServer
+
+logger = logging.getLogger("broker.server")
+
+_RECEIVE_SIZE_MIN: Final = 4 * 1024
+_RECEIVE_SIZE_MAX: Final = 1024 * 1024
+_OUTBOX_HIGH: Final = 1024 * 1024
+_PENDING_MAX: Final = 64
+_JOIN_MAX: Final = 64 * 1024
+_GATHER_MAX: Final = 512
+
+
+class KafkaConnection:
+    """A client."""
+
+    __slots__ = (
+        "_broken",
+        "_connected_at_ms",
+        "_descriptor",
+        "_ending",
+        "_framer",
+        "_frames",
+        "_held",
+        "_here",
+        "_outbox",
+        "_outbox_size",
+        "_over",
+        "_peer",
+        "_reading",
+        "_receive_size",
+        "_replies",
+        "_socket",
+        "_unsent",
+        "_writing",
+        "client_id",
+        "gone",
+        "heard_ms",
+        "mechanism",
+        "name",
+        "node",
+        "raw_login",
+        "received_count",
+        "received_octets",
+        "sent_count",
+        "sent_octets",
+        "scram",
+        "server",
+        "session",
+        "software",
+        "user",
+    )
+
+    def __init__(
+        self, server: KafkaServer, sock: socket.socket, peer: tuple[str, int], here: tuple[str, int]
+    ) -> None:
+        self.server = server
+        self.node = server.node
+        self.name = f"{peer[0]}:{peer[1]} -> {here[0]}:{here[1]}"
+        self.client_id = ""
+        self.software = ("", "")
+        self.mechanism = ""
+        """Chosen by a handshake, "" before."""
+        self.raw_login = False
+        """What comes next is a token without a header, as after a handshake in version 0."""
+        self.scram: Any = None
+        """The exchange of messages that a login with SCRAM has begun."""
+        self.session: FetchSession | None = None
+        self.gone = False
+        self._socket = sock
+        self._descriptor = sock.fileno()
+        self._peer, self._here = peer, here
+        self._connected_at_ms = self.heard_ms = self.node.clock.now_ms()
+        self.user: User | None = self._anonymous()
+        options = server.options
+        self._framer = Framer(options.request_size_max if self.user else options.login_size_max)
+        self._frames: deque[bytes] = deque()
+        self._replies: deque[Reply] = deque()
+        # For how many reasons nothing more is handled.
+        self._held = 0
+        self._outbox: list[bytes] = []
+        self._outbox_size = 0
+        self._unsent = memoryview(b"")
+        self._receive_size = _RECEIVE_SIZE_MIN
+        self._reading = True
+        self._writing = self._ending = False
+        self._over = self._broken = False
+        self.received_octets = self.received_count = self.sent_octets = self.sent_count = 0
+
+    # ---- who it is ----
+
+    def _anonymous(self) -> User | None:
+        name = self.server.options.anonymous_user
+        user = self.node.accounts.users.get(name) if name else None
+        return user if user is not None and self.may_be(user) else None
+
+    def may_be(self, user: User) -> bool:
+        """Some users may only come from this machine."""
+        return user.name not in self.server.options.loopback_users or self._from_loopback
+
+    @property
+    def _from_loopback(self) -> bool:
+        address = ip_address(self._peer[0].partition("%")[0])
+        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        return address.is_loopback
+
+    def logged_in(self, user: User) -> None:
+        self.user = user
+        self._framer.frame_size_max = self.server.options.request_size_max
+        self.node.metrics.logins += 1
+        logger.info("connection %s: user '%s' logged in with %s", self.name, user.name, self.mechanism)
+
+    def allows(self, right: Right, name: str) -> bool:
+        """Whether the user may do this with a topic or a group of this name."""
+        user = self.user
+        permission = user.permissions.get(self.server.options.vhost) if user is not None else None
+        return permission is not None and permission.allows(right, name)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where the client reaches us."""
+        return self._here
+
+    @property
+    def peer_host(self) -> str:
+        return self._peer[0]
+
+    # ---- what the pump calls ----
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def readable(self) -> None:
+        if not self._reading:
+            return
+        try:
+            data = self._socket.recv(self._receive_size)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.lost()
+            return
+        if not data:
+            self.lost()
+            return
+        size = len(data)
+        if size == self._receive_size:
+            self._receive_size = min(4 * size, _RECEIVE_SIZE_MAX)
+        elif size * 64 < self._receive_size:
+            self._receive_size = max(self._receive_size // 4, _RECEIVE_SIZE_MIN)
+        self.received_octets += size
+        self.heard_ms = self.node.clock.now_ms()
+        try:
+            self._frames += self._framer.receive(data)
+        except RemoteProtocolError as error:
+            self.refuse(str(error))
+            return
+        self._handle_frames()
+
+    def hung_up(self) -> None:
+        if self._reading:
+            self.readable()
+        else:
+            self.lost()
+
+    def writable(self) -> None:
+        self._send_unsent()
+        if not self._unsent:
+            self.flush()
+        self._handle_frames()
+
+    def failed(self, error: Exception) -> None:
+        """A bug of ours: this connection ends, the others live. A failure of the disk is raised again."""
+        if isinstance(error, StorageError):
+            raise error
+        logger.error("connection %s: closed after an error of ours", self.name, exc_info=error)
+        self.lost()
+
+    def guard(self, call: Callable[[], None]) -> None:
+        """Call it for somebody to whom a bug in it is nothing."""
+        try:
+            call()
+        except Exception as error:
+            self.failed(error)
+
+    def guarded(self, call: Callable[[Any], None], argument: Any) -> None:
+        """As `guard`, with what somebody else found out."""
+        self.guard(partial(call, argument))
+
+    # ---- requests ----
+
+    @property
+    def _waits(self) -> bool:
+        return (
+            self._held > 0
+            or self._over
+            or len(self._replies) >= _PENDING_MAX
+            or self._outbox_size > _OUTBOX_HIGH
+        )
+
+    def _handle_frames(self) -> None:
+        while self._frames and not self.gone and not self._waits:
+            self._handle(self._frames.popleft())
+        if not self.gone:
+            self._update_watch()
+
+    def _handle(self, frame: bytes) -> None:
+        self.received_count += 1
+        if self.raw_login:
+            sasl.raw_token(self, frame)
+            return
+        try:
+            request = api.read_request(frame)
+        except UnsupportedVersion as error:
+            self._answer_unsupported(error)
+            return
+        except RemoteProtocolError as error:
+            self.refuse(str(error))
+            return
+        handler = self.server.handlers.get(request.api.key)
+        if handler is None:
+            self.refuse(f"{request.api.name} is not served")
+            return
+        if self.user is None and request.api.key not in versions.BEFORE_LOGIN:
+            self.refuse(f"{request.api.name} before a login")
+            return
+        self.client_id = request.client_id or ""
+        reply = Reply(self, request)
+        self._replies.append(reply)
+        handler(self, request, reply)
+
+    def _answer_unsupported(self, error: UnsupportedVersion) -> None:
+        if error.key != api.API_VERSIONS.key:
+            self.refuse(str(error))
+            return
+        request = Request(api.API_VERSIONS, 0, error.correlation_id, None, {})
+        reply = Reply(self, request)
+        self._replies.append(reply)
+        reply.answer(versions.unsupported(self.server.handlers))
+
+    def refuse(self, why: str) -> None:
+        """It does not keep to the protocol: what was answered is sent, and then it ends."""
+        logger.warning("connection %s (%s): closed: %s", self.name, self.client_id or "no client id", why)
+        self.close_soon()
+
+    def close_soon(self) -> None:
+        """When what waits to be sent is sent."""
+        self._over = True
+        self._frames.clear()
+        self.server.flush_soon(self)
+
+    def close_by_operator(self, reason: str) -> None:
+        logger.info("connection %s: closed: %s", self.name, reason)
+        self.close_soon()
+
+    def hold(self) -> Callable[[], None]:
+        """Handle nothing more until what this returns is called."""
+        self._held += 1
+        self._update_watch()
+        released = False
+
+        def release() -> None:
+            nonlocal released
+            if not released:
+                released = True
+                self._held -= 1
+                if not self.gone:
+                    self._handle_frames()
+
+        return partial(self.guard, release)
+
+    def hold_until(self, commit: Commit) -> None:
+        """It produces faster than the disk writes."""
+        commit.waiters.append(self.hold())
+
+    def start(self, call: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+        """What must wait, in a task; the connection handles nothing more until that is over."""
+        release = self.hold()
+
+        async def run() -> None:
+            try:
+                await call(*arguments)
+            except Exception as error:
+                self.failed(error)
+            release()
+            self.node.end_pass()
+
+        self.server.start_soon(run)
+
+    # ---- answers ----
+
+    def answered(self) -> None:
+        """A reply is ready: it goes out when those before it are."""
+        replies = self._replies
+        while replies and replies[0].done:
+            parts = replies.popleft().take()
+            if parts:
+                self.sent_count += 1
+                self.send(parts)
+        if self._frames:
+            self.server.handle_soon(self)
+
+    def send(self, parts: list[bytes]) -> None:
+        self._outbox += parts
+        self._outbox_size += sum(map(len, parts))
+        self.server.flush_soon(self)
+
+    def handle_more(self) -> None:
+        """There may be room for another request."""
+        self._handle_frames()
+
+    def flush(self) -> None:
+        """Send what was collected, as far as the system takes it."""
+        if self.gone:
+            return
+        if self._outbox and not self._unsent:
+            self._send_outbox()
+        if self._over and not self._outbox_size:
+            self.lost()
+            return
+        self._update_watch()
+
+    def _send_outbox(self) -> None:
+        outbox, self._outbox = self._outbox, []
+        try:
+            if len(outbox) == 1:
+                data = outbox[0]
+                sent = self._socket.send(data)
+            elif self._outbox_size <= _JOIN_MAX or len(outbox) > _GATHER_MAX:
+                data = b"".join(outbox)
+                sent = self._socket.send(data)
+            else:
+                sent = self._socket.sendmsg(outbox)
+                data = b"".join(outbox) if sent < self._outbox_size else b""
+        except BlockingIOError:
+            sent, data = 0, b"".join(outbox)
+        except OSError:
+            self.lost()
+            return
+        self.sent_octets += sent
+        self._outbox_size -= sent
+        if self._outbox_size:
+            self._unsent = memoryview(data)[sent:]
+
+    def _send_unsent(self) -> None:
+        try:
+            while self._unsent:
+                sent = self._socket.send(self._unsent)
+                self.sent_octets += sent
+                self._outbox_size -= sent
+                self._unsent = self._unsent[sent:]
+        except BlockingIOError:
+            return
+        except OSError:
+            self.lost()
+
+    def _update_watch(self) -> None:
+        if self.gone:
+            return
+        writing = bool(self._unsent)
+        # Frames that wait are enough: more is read when they are handled.
+        reading = not self._waits and not self._frames
+        ending = not reading and not writing
+        if (reading, writing, ending) != (self._reading, self._writing, self._ending):
+            self._reading, self._writing, self._ending = reading, writing, ending
+            self.server.pump.watch(self, reading=reading, writing=writing, ending=ending)
+
+    # ---- the end ----
+
+    @property
+    def busy(self) -> bool:
+        """Somebody is still to be answered."""
+        return bool(self._replies or self._outbox_size)
+
+    def lost(self) -> None:
+        """The socket is no more."""
+        if self.gone:
+            return
+        self.gone = True
+        self.server.pump.remove(self._descriptor)
+        self._socket.close()
+        self._outbox.clear()
+        self._frames.clear()
+        self._unsent = memoryview(b"")
+        replies, self._replies = self._replies, deque()
+        for reply in replies:
+            if reply.when_gone is not None:
+                self.guard(reply.when_gone)
+        self.server.closed(self)
+
+    def snapshot(self) -> ConnectionSnapshot:
+        return ConnectionSnapshot(
+            self.name,
+            "Kafka",
+            "running" if self.user is not None else "starting",
+            self.user.name if self.user is not None else "",
+            self.server.options.vhost,
+            self._here[0],
+            self._here[1],
+            self._peer[0],
+            self._peer[1],
+            self._connected_at_ms,
+            {"client_id": self.client_id, "product": self.software[0], "version": self.software[1]},
+            self.mechanism,
+            0,
+            0,
+            0,
+            self.received_octets,
+            self.received_count,
+            self.sent_octets,
+            self.sent_count,
+            self._outbox_size,
+            [],
+        )

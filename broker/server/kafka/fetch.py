@@ -1,0 +1,315 @@
+"""Fetch: batches go out, or somebody waits for them.
+
+Flow:   what is there is read; if that is enough, or an error, or time is up, it is the answer. Otherwise each
+        partition's bell, or the deadline, has it looked at again, at the end of the pass that rang.
+Shape:  a session (KIP-227) remembers the partitions of a consumer, which then tells only what is different and
+        is told only of partitions with something new. It lives as long as its connection.
+Limits: an answer has at most `fetch_size_max` octets and one batch; a session at most `_PARTITIONS_MAX` partitions.
+Spec:   KIP-74: the first batch comes whatever its size, so that nobody is stuck. KIP-227, KIP-516.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+
+from broker.kafka import api
+from broker.kafka.api import Request
+from broker.kafka.errors import ErrorCode
+from broker.model.errors import OffsetOutOfRange
+from broker.model.user import Right
+from broker.node.partition import Partition
+from broker.node.scheduler import Timer
+from broker.server.kafka.reply import Reply
+
+if TYPE_CHECKING:
+    from broker.server.kafka.connection import KafkaConnection
+    from broker.server.kafka.handlers import Handler
+
+_PARTITIONS_MAX: Final = 10_000
+_BY_ID_FROM: Final = 13
+_ZSTD: Final = 4
+_ZSTD_VERSION_MIN: Final = 10
+_ATTRIBUTES_END: Final = 22
+_EPOCH_MAX: Final = 2**31 - 1
+_NO_ID: Final = bytes(16)
+
+TopicKey: TypeAlias = "str | bytes"
+"""A topic's name, or its id from version 13 on."""
+
+
+class Wanted(NamedTuple):
+    """What a consumer asks of one partition."""
+
+    offset: int
+    size_max: int
+    leader_epoch: int
+
+
+@dataclass(slots=True, eq=False)
+class FetchSession:
+    """What a consumer asked for so far."""
+
+    id: int
+    epoch: int
+    by_id: bool
+    wanted: dict[tuple[TopicKey, int], Wanted] = field(default_factory=dict)
+    told: dict[tuple[TopicKey, int], tuple[int, int]] = field(default_factory=dict)
+    """High watermark and start of each partition, as the consumer knows them."""
+
+
+@dataclass(slots=True, eq=False)
+class Fetch:
+    """A request that may wait."""
+
+    connection: KafkaConnection
+    reply: Reply
+    version: int
+    size_min: int
+    size_max: int
+    wanted: dict[tuple[TopicKey, int], Wanted]
+    session: FetchSession | None
+    is_full: bool
+    """Every partition is in the answer."""
+    timer: Timer | None = None
+    waits_for: list[Partition] = field(default_factory=list)
+    bell: Any = None
+
+
+def fetch(connection: KafkaConnection, request: Request, reply: Reply) -> None:
+    body = request.body
+    options = connection.server.options
+    code, session, wanted, is_full = _session(connection, request)
+    if code is not ErrorCode.NONE:
+        reply.answer({"error_code": code, "session_id": 0, "responses": []})
+        return
+    asked = Fetch(
+        connection,
+        reply,
+        request.version,
+        body["min_bytes"],
+        min(max(body["max_bytes"], 0), options.fetch_size_max),
+        wanted,
+        session,
+        is_full,
+    )
+    if _try(asked, final=body["max_wait_ms"] <= 0):
+        return
+    _wait(asked, min(body["max_wait_ms"], options.fetch_wait_max_ms))
+
+
+# ---- sessions ----
+
+
+def _session(
+    connection: KafkaConnection, request: Request
+) -> tuple[ErrorCode, FetchSession | None, dict[tuple[TopicKey, int], Wanted], bool]:
+    """Whether it is a right one, the session if there is one, what is asked for, and whether all is to be told."""
+    body = request.body
+    by_id = request.version >= _BY_ID_FROM
+    asked = _wanted(body["topics"], by_id)
+    id, epoch = body["session_id"], body["session_epoch"]
+    if epoch == -1:  # none, or its end
+        connection.session = None
+        return ErrorCode.NONE, None, asked, True
+    if epoch == 0:
+        session = None
+        if len(asked) <= _PARTITIONS_MAX:
+            session = FetchSession(random.randint(1, 2**31 - 1), 1, by_id, asked)
+        connection.session = session
+        return ErrorCode.NONE, session, asked, True
+    session = connection.session
+    if session is None or session.id != id:
+        return ErrorCode.FETCH_SESSION_ID_NOT_FOUND, None, {}, True
+    if epoch != session.epoch:
+        return ErrorCode.INVALID_FETCH_SESSION_EPOCH, None, {}, True
+    if by_id != session.by_id:
+        return ErrorCode.FETCH_SESSION_TOPIC_ID_ERROR, None, {}, True
+    session.epoch = 1 if session.epoch == _EPOCH_MAX else session.epoch + 1
+    for gone in body["forgotten_topics_data"]:
+        topic = gone["topic_id"] if by_id else gone["topic"]
+        for number in gone["partitions"]:
+            session.wanted.pop((topic, number), None)
+            session.told.pop((topic, number), None)
+    session.wanted |= asked
+    if len(session.wanted) > _PARTITIONS_MAX:
+        connection.session = None
+        return ErrorCode.FETCH_SESSION_ID_NOT_FOUND, None, {}, True
+    return ErrorCode.NONE, session, session.wanted, False
+
+
+def _wanted(topics: Iterable[dict[str, Any]], by_id: bool) -> dict[tuple[TopicKey, int], Wanted]:
+    return {
+        (topic["topic_id"] if by_id else topic["topic"], one["partition"]): Wanted(
+            one["fetch_offset"], one["partition_max_bytes"], one["current_leader_epoch"]
+        )
+        for topic in topics
+        for one in topic["partitions"]
+    }
+
+
+# ---- waiting ----
+
+
+def _wait(asked: Fetch, wait_ms: int) -> None:
+    connection = asked.connection
+    again = partial(connection.guard, partial(_look_again, asked))
+    asked.bell = partial(connection.server.ring_soon, again)
+    for topic, number in asked.wanted:
+        found = _find(connection, topic, number)
+        if isinstance(found, Partition):
+            found.bells[asked.bell] = None
+            asked.waits_for.append(found)
+    asked.timer = connection.node.scheduler.after(
+        wait_ms, partial(connection.guard, partial(_time_is_up, asked))
+    )
+    asked.reply.when_gone = partial(_let_go, asked)
+
+
+def _let_go(asked: Fetch) -> None:
+    if asked.timer is not None:
+        asked.timer.cancel()
+    for found in asked.waits_for:
+        found.bells.pop(asked.bell, None)
+    asked.waits_for.clear()
+
+
+def _look_again(asked: Fetch) -> None:
+    if asked.reply.done or asked.connection.gone:
+        return
+    if _try(asked, final=False):
+        _let_go(asked)
+        return
+    for found in asked.waits_for:  # those that rang forgot us
+        if not found.closed:
+            found.bells[asked.bell] = None
+
+
+def _time_is_up(asked: Fetch) -> None:
+    if not asked.reply.done and not asked.connection.gone:
+        _try(asked, final=True)
+        _let_go(asked)
+
+
+# ---- answering ----
+
+
+def _try(asked: Fetch, *, final: bool) -> bool:
+    """Answer if there is enough, or if it is time to."""
+    found: dict[TopicKey, list[dict[str, Any]]] = {}
+    size = 0
+    answers = final
+    served: list[tuple[TopicKey, int]] = []
+    for (topic, number), wanted in asked.wanted.items():
+        result = _read(asked, topic, number, wanted, asked.size_max - size)
+        octets = result["records"]
+        size += len(octets)
+        answers |= result["error_code"] != ErrorCode.NONE
+        if octets:
+            served.append((topic, number))
+        if asked.is_full or octets or _is_news(asked.session, (topic, number), result):
+            found.setdefault(topic, []).append(result)
+    if not (answers or size >= asked.size_min or not asked.wanted):
+        return False
+    _tell(asked, found, served)
+    return True
+
+
+def _is_news(session: FetchSession | None, key: tuple[TopicKey, int], result: dict[str, Any]) -> bool:
+    assert session is not None
+    known = session.told.get(key)
+    return result["error_code"] != ErrorCode.NONE or known != (
+        result["high_watermark"],
+        result["log_start_offset"],
+    )
+
+
+def _tell(
+    asked: Fetch, found: dict[TopicKey, list[dict[str, Any]]], served: list[tuple[TopicKey, int]]
+) -> None:
+    session = asked.session
+    by_id = asked.version >= _BY_ID_FROM
+    responses = []
+    for topic, results in found.items():
+        responses.append({"topic_id" if by_id else "topic": topic, "partitions": results})
+        if session is not None:
+            for result in results:
+                key = (topic, result["partition_index"])
+                session.told[key] = (result["high_watermark"], result["log_start_offset"])
+    if session is not None:
+        for key in served:  # whoever got something is last the next time
+            if key in session.wanted:
+                session.wanted[key] = session.wanted.pop(key)
+    asked.reply.answer(
+        {
+            "error_code": ErrorCode.NONE,
+            "session_id": session.id if session is not None else 0,
+            "responses": responses,
+        }
+    )
+
+
+def _find(connection: KafkaConnection, key: TopicKey, number: int) -> Partition | ErrorCode:
+    topics = connection.node.topics
+    vhost = connection.server.options.vhost
+    by_id = isinstance(key, bytes)
+    topic = topics.by_id(key) if isinstance(key, bytes) else topics.find(vhost, key)
+    if isinstance(key, str) and not connection.allows(Right.READ, key):
+        return ErrorCode.TOPIC_AUTHORIZATION_FAILED
+    if topic is None or topic.vhost != vhost:
+        return ErrorCode.UNKNOWN_TOPIC_ID if by_id else ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+    if not connection.allows(Right.READ, topic.name):
+        return ErrorCode.TOPIC_AUTHORIZATION_FAILED
+    if not 0 <= number < len(topic.partitions):
+        return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+    return topic.partitions[number]
+
+
+def _read(asked: Fetch, key: TopicKey, number: int, wanted: Wanted, room: int) -> dict[str, Any]:
+    """What one partition has; nothing if there is no room in the answer any more."""
+    found = _find(asked.connection, key, number)
+    if isinstance(found, ErrorCode):
+        return _failed(number, found)
+    if wanted.leader_epoch > 0:
+        return _failed(number, ErrorCode.UNKNOWN_LEADER_EPOCH)
+    octets = b""
+    try:
+        if room > 0 or asked.size_max == 0:
+            octets = found.read(wanted.offset, max(min(room, wanted.size_max), 0))
+    except OffsetOutOfRange:
+        return _failed(number, ErrorCode.OFFSET_OUT_OF_RANGE)
+    if (
+        asked.version < _ZSTD_VERSION_MIN
+        and len(octets) > _ATTRIBUTES_END
+        and octets[_ATTRIBUTES_END] & 7 == _ZSTD
+    ):
+        return _failed(number, ErrorCode.UNSUPPORTED_COMPRESSION_TYPE)
+    return {
+        "partition_index": number,
+        "error_code": ErrorCode.NONE,
+        "high_watermark": found.high_watermark,
+        "last_stable_offset": found.last_stable_offset,
+        "log_start_offset": found.start_offset,
+        "aborted_transactions": None,
+        "preferred_read_replica": -1,
+        "records": octets,
+    }
+
+
+def _failed(number: int, code: ErrorCode) -> dict[str, Any]:
+    return {
+        "partition_index": number,
+        "error_code": code,
+        "high_watermark": -1,
+        "last_stable_offset": -1,
+        "log_start_offset": -1,
+        "aborted_transactions": None,
+        "preferred_read_replica": -1,
+        "records": b"",
+    }
+
+
+HANDLERS: Final[dict[int, Handler]] = {api.FETCH.key: fetch}

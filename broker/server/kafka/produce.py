@@ -1,0 +1,164 @@
+"""Produce and InitProducerId: batches come in, and are answered when they are safe.
+
+Flow:   each partition's batch is checked by its header and appended as it came; the answer waits for the
+        commit that makes them safe. With acks 0 there is no answer, and a connection that had an error ends.
+Limits: nothing more of a connection is handled while the disk does not keep up, or while an alarm is on.
+Spec:   acks 1 and -1 are the same in a broker of one node. The first batch of a topic that is missing is not
+        a reason to make it: clients ask for its metadata before.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from broker.kafka import api, records
+from broker.kafka.api import Request
+from broker.kafka.errors import ErrorCode
+from broker.kafka.records import BatchHeader, RecordProblem
+from broker.model.errors import ModelError
+from broker.model.user import Right
+from broker.node.flusher import Commit
+from broker.node.partition import Partition
+from broker.server.kafka.errors import code_of
+from broker.server.kafka.reply import Reply
+
+if TYPE_CHECKING:
+    from broker.server.kafka.connection import KafkaConnection
+    from broker.server.kafka.handlers import Handler
+
+_ACKS: Final = frozenset({-1, 0, 1})
+_ZSTD: Final = 4
+_ZSTD_VERSION_MIN: Final = 7
+
+
+class _Refused(Exception):
+    """A batch was not appended."""
+
+    def __init__(self, code: ErrorCode, text: str | None = None) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+
+
+def produce(connection: KafkaConnection, request: Request, reply: Reply) -> None:
+    node = connection.node
+    if node.alarms.active:
+        release = connection.hold()
+        node_again = partial(_produce_again, connection, request, reply, release)
+        connection.server.when_unblocked(partial(connection.guard, node_again))
+        return
+    body = request.body
+    commits: dict[Commit, None] = {}
+    failed = False
+    topics: list[dict[str, Any]] = []
+    for topic in body["topic_data"]:
+        results = []
+        for one in topic["partition_data"]:
+            result = _partition_result(connection, request, topic["name"], one, commits)
+            failed |= result["error_code"] != ErrorCode.NONE
+            results.append(result)
+        topics.append({"name": topic["name"], "partition_responses": results})
+    if node.flusher.crowded:
+        connection.hold_until(node.flusher.open)
+    if body["acks"] == 0:
+        reply.skip()
+        if failed:
+            connection.refuse("a batch with acks=0 was refused, and there is no other way to say so")
+        return
+    commit = next(reversed(commits), None)  # the last of them is the newest
+    reply.answer_after(commit, {"responses": topics})
+
+
+def _produce_again(connection: KafkaConnection, request: Request, reply: Reply, release: Any) -> None:
+    if not connection.gone:
+        produce(connection, request, reply)
+        release()
+
+
+def _partition_result(
+    connection: KafkaConnection,
+    request: Request,
+    name: str,
+    one: dict[str, Any],
+    commits: dict[Commit, None],
+) -> dict[str, Any]:
+    try:
+        partition = _partition(connection, request, name, one["index"])
+        header = _checked(partition, request, one["records"])
+        appended = partition.append(header, one["records"])
+    except _Refused as refused:
+        return _refusal(one["index"], refused.code, refused.text)
+    except RecordProblem as problem:
+        return _refusal(one["index"], problem.code, problem.text)
+    except ModelError as error:
+        return _refusal(one["index"], code_of(error), str(error))
+    commits[appended.commit] = None
+    connection.node.metrics.records_received += header.count
+    return {
+        "index": one["index"],
+        "error_code": ErrorCode.NONE,
+        "base_offset": appended.base_offset,
+        "log_append_time_ms": appended.log_append_time,
+        "log_start_offset": partition.start_offset,
+    }
+
+
+def _refusal(index: int, code: ErrorCode, text: str | None) -> dict[str, Any]:
+    return {"index": index, "error_code": code, "base_offset": -1, "error_message": text}
+
+
+def _partition(connection: KafkaConnection, request: Request, name: str, index: int) -> Partition:
+    if request.body["acks"] not in _ACKS:
+        raise _Refused(ErrorCode.INVALID_REQUIRED_ACKS)
+    if request.body["transactional_id"] is not None:
+        raise _Refused(ErrorCode.INVALID_REQUEST, "there are no transactions yet")
+    if not connection.allows(Right.WRITE, name):
+        raise _Refused(ErrorCode.TOPIC_AUTHORIZATION_FAILED)
+    topic = connection.node.topics.topic(connection.server.options.vhost, name)
+    if topic.internal:
+        raise _Refused(ErrorCode.INVALID_TOPIC_EXCEPTION, f"topic '{name}' is the broker's own")
+    return topic.partition(index)
+
+
+def _checked(partition: Partition, request: Request, octets: memoryview | None) -> BatchHeader:
+    """The header of a batch that may be appended."""
+    settings = partition.settings
+    header = records.check(octets if octets is not None else memoryview(b""), settings.message_size_max)
+    if header.attributes & 7 == _ZSTD and request.version < _ZSTD_VERSION_MIN:
+        raise _Refused(ErrorCode.UNSUPPORTED_COMPRESSION_TYPE)
+    if not settings.append_time:
+        now_ms = partition.now_ms()
+        if header.max_timestamp > now_ms + settings.after_max_ms:
+            raise _Refused(
+                ErrorCode.INVALID_TIMESTAMP,
+                f"timestamp {header.max_timestamp} is more than {settings.after_max_ms} ms ahead",
+            )
+        if 0 <= header.base_timestamp < now_ms - settings.before_max_ms:
+            raise _Refused(
+                ErrorCode.INVALID_TIMESTAMP,
+                f"timestamp {header.base_timestamp} is more than {settings.before_max_ms} ms ago",
+            )
+    if settings.compacts:
+        _check_keys(octets)
+    return header
+
+
+def _check_keys(octets: Any) -> None:
+    """What is compacted by key needs one in each record."""
+    if any(record.key is None for record in records.iterate(octets)):
+        raise _Refused(ErrorCode.INVALID_RECORD, "a record of a compacted topic has no key")
+
+
+def init_producer_id(connection: KafkaConnection, request: Request, reply: Reply) -> None:
+    if request.body["transactional_id"] is not None:
+        reply.answer({"error_code": ErrorCode.INVALID_REQUEST, "producer_id": -1, "producer_epoch": -1})
+        return
+    id, commit = connection.node.producer_ids.take()
+    reply.answer_after(commit, {"error_code": ErrorCode.NONE, "producer_id": id, "producer_epoch": 0})
+
+
+HANDLERS: Final[dict[int, Handler]] = {
+    api.PRODUCE.key: produce,
+    api.INIT_PRODUCER_ID.key: init_producer_id,
+}

@@ -1,0 +1,61 @@
+"""The answer to one request, now or later.
+
+Flow:   a handler gets a `Reply` and calls one of its methods once; answers go out in the order of the requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from broker.kafka import api
+from broker.kafka.api import Request
+from broker.node.flusher import Commit
+
+if TYPE_CHECKING:
+    from broker.server.kafka.connection import KafkaConnection
+
+
+class Reply:
+    """A place among the answers of a connection."""
+
+    __slots__ = ("_parts", "connection", "done", "request", "when_gone")
+
+    def __init__(self, connection: KafkaConnection, request: Request) -> None:
+        self.connection = connection
+        self.request = request
+        self.done = False
+        self.when_gone: Callable[[], None] | None = None
+        """Called if the connection goes before the answer: whoever waits lets go."""
+        self._parts: list[bytes] = []
+
+    def answer(self, body: dict[str, Any]) -> None:
+        """Give the response; whoever has gone meanwhile does not get it."""
+        if self.connection.gone:
+            return
+        request = self.request
+        self.give(api.write_response(request.api, request.version, request.correlation_id, body))
+
+    def give(self, parts: list[Any]) -> None:
+        """The same as octets."""
+        assert not self.done
+        self._parts = parts
+        self.done = True
+        self.when_gone = None
+        self.connection.answered()
+
+    def skip(self) -> None:
+        """There is no response to this request."""
+        self.give([])
+
+    def answer_after(self, commit: Commit | None, body: dict[str, Any]) -> None:
+        """Give it when the commit is safe."""
+        if commit is None or commit.done:
+            self.answer(body)
+        else:
+            commit.waiters.append(partial(self.connection.guard, partial(self.answer, body)))
+
+    def take(self) -> list[bytes]:
+        parts, self._parts = self._parts, []
+        return parts

@@ -170,7 +170,7 @@ def read_request(frame: bytes) -> Request:
                 raise wire.misfit("the client id", size, len(frame) - _REQUEST.size)
             client_id = frame[_REQUEST.size : at].decode()
         if version >= api.flexible_from:
-            at = _skip_header_tags(frame, at)
+            at = _skip_header_tags(frame, at) if frame[at] else at + 1
         body, _ = api.request.reader(version)(frame, at, REQUEST_ELEMENTS_MAX)
     except _MALFORMED as error:
         raise _malformed(api.request, version, frame, error) from None

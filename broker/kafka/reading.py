@@ -140,15 +140,13 @@ class _Reading(Source):
             with self.block(f"if {count} >= 0:"):
                 self._elements(element, name, count, path)
         else:
-            with self.block(f"if {count} < 0:"):
-                self.line(f"raise refused({self._place(path)}, {count}, end - at)")
             self._elements(element, name, count, path)
         return name
 
     def _elements(self, element: Type, name: str, count: str, path: str) -> None:
-        self.line(f"left -= {count}")
-        with self.block(f"if left < 0 or {count} * {self._least(element)} > end - at:"):
+        with self.block(f"if not 0 <= {count} <= left or {count} * {self._least(element)} > end - at:"):
             self.line(f"raise too_many({self._place(path)}, {count}, end - at)")
+        self.line(f"left -= {count}")
         code = FORMATS.get(element, "") if isinstance(element, str) else ""
         if len(code) == 1:
             self.line(f"{name} = list(unpack_many(f'>{{{count}}}{code}', buffer, at))")
@@ -175,9 +173,9 @@ class _Reading(Source):
         with self.block(f"if {count}:"):
             with self.block(f"if {count} > 127:"):
                 self.line(f"{count}, at = uvarint_rest(buffer, at, {count})")
-            self.line(f"left -= {count}")
-            with self.block("if left < 0:"):
+            with self.block(f"if {count} > left:"):
                 self.line(f"raise too_many({self._place(path + '.tags')}, {count}, end - at)")
+            self.line(f"left -= {count}")
             if known:
                 self._known_tags(known, names, count, path)
             else:

@@ -14,7 +14,7 @@ Spec:   the schemas that Apache Kafka publishes under clients/src/main/resources
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -84,41 +84,25 @@ def defaults(fields: Fields) -> Struct:
 
 
 class Schema:
-    """One message in all its versions; `flexible_from` is the first with compact forms and tagged fields.
+    """One message in all its versions; `flexible_from` is the first with compact forms and tagged fields."""
 
-    `readers` and `writers` are those written by hand, by version.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        fields: Fields,
-        flexible_from: int | None,
-        readers: Mapping[int, Reader] | None = None,
-        writers: Mapping[int, Writer] | None = None,
-    ) -> None:
+    def __init__(self, name: str, fields: Fields, flexible_from: int | None) -> None:
         self.name = name
         self.fields = fields
         self.flexible_from = VERSION_MAX + 1 if flexible_from is None else flexible_from
-        self._readers = dict(readers or {})
-        self._writers = dict(writers or {})
+        self._readers: dict[int, Reader] = {}
+        self._writers: dict[int, Writer] = {}
 
     def reader(self, version: int) -> Reader:
         found = self._readers.get(version)
         if found is None:
-            found = self._readers[version] = self.build_reader(version)
+            found = reading.build(self.name, self.fields, version, version >= self.flexible_from)
+            self._readers[version] = found
         return found
 
     def writer(self, version: int) -> Writer:
         found = self._writers.get(version)
         if found is None:
-            found = self._writers[version] = self.build_writer(version)
+            found = writing.build(self.name, self.fields, version, version >= self.flexible_from)
+            self._writers[version] = found
         return found
-
-    def build_reader(self, version: int) -> Reader:
-        """From the table, whether there is one written by hand or not."""
-        return reading.build(self.name, self.fields, version, version >= self.flexible_from)
-
-    def build_writer(self, version: int) -> Writer:
-        """From the table, whether there is one written by hand or not."""
-        return writing.build(self.name, self.fields, version, version >= self.flexible_from)

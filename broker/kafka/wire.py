@@ -28,6 +28,7 @@ STRING_BYTES_MAX = 0x7FFF
 RECORDS_BYTES_COPIED = 4096
 
 _UVARINT_BYTES_MAX = 5
+_OCTETS = (bytes, bytearray, memoryview)
 _SMALL = [bytes([n]) for n in range(0x80)]
 
 
@@ -84,6 +85,8 @@ def refused(what: str, size: int, left: int) -> RemoteProtocolError:
 
 
 def too_many(what: str, count: int, left: int) -> RemoteProtocolError:
+    if count < 0:
+        return RemoteProtocolError(f"{what} is null, which it cannot be")
     return RemoteProtocolError(f"{what} has {count} elements: too many for {left} bytes, or for one message")
 
 
@@ -108,7 +111,7 @@ def uvarint(value: int) -> bytes:
 
 def put_records(out: bytearray, parts: list[Part], records: Part) -> bytearray:
     """Add records behind `out`, which holds their length already; returns where to go on writing."""
-    if len(records) <= RECORDS_BYTES_COPIED and isinstance(records, bytes | bytearray | memoryview):
+    if len(records) <= RECORDS_BYTES_COPIED and isinstance(records, _OCTETS):
         out += records
         return out
     parts += (out, records)

@@ -55,9 +55,16 @@ class _Writing(Source):
         self.line(f"{get} = {value}.get")
         for field in fields:
             if field.tag is None and field.is_in(self._version):
-                self._field(field, f"{get}({field.name!r}, {field.absent()!r})")
+                self._field(field, self._got(field, get))
         if self._flexible:
             self._tags(fields, get)
+
+    def _got(self, field: Field, get: str) -> str:
+        default = field.absent()
+        is_fixed = isinstance(field.type, str) and field.type in FORMATS
+        if default is None or not (is_fixed or field.is_nullable_in(self._version)):
+            return f"{get}({field.name!r})"  # nothing becomes empty where it is written
+        return f"{get}({field.name!r}, {default!r})"
 
     def _field(self, field: Field, value: str) -> None:
         nullable = field.is_nullable_in(self._version)
@@ -85,14 +92,15 @@ class _Writing(Source):
         code = "h" if kind == "string" else "i"
         if not nullable:
             empty = "''" if kind == "string" else "b''"
-            self._octets(kind, code, f"({value} or {empty})")
+            self._octets(kind, code, self._named(f"{value} or {empty}"))
             return
         name = self._named(value)
         with self._null_or_else(name, self._null(code)):
             self._octets(kind, code, name)
 
-    def _octets(self, kind: str, code: str, value: str) -> None:
-        name = self._named(f"{value}.encode()" if kind == "string" else value)
+    def _octets(self, kind: str, code: str, name: str) -> None:
+        if kind == "string":
+            self.line(f"{name} = {name}.encode()")
         self._size(code, name)
         if kind == "records":
             self.line(f"out = put_records(out, parts, {name})")

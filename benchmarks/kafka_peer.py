@@ -13,11 +13,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from maven import Unavailable, jars
+from kafka_java import VERSION, Unavailable, kafka_jars
 from peers import Broker, free_port
-from readiness import wait_for_metadata
+from readiness import StartFailed, wait_for_metadata
 
-VERSION = "4.3.1"
 _START_S = 90.0
 _STOP_S = 30.0
 
@@ -44,16 +43,6 @@ log.segment.delete.delay.ms=1000
 """
 
 
-def kafka_jars() -> Path:
-    """The server with its command line tools, without what it has of Connect and a web server.
-
-    Raises:
-        Unavailable: it is not to be had here.
-    """
-    artifacts = [f"org.apache.kafka:kafka_2.13:{VERSION}", f"org.apache.kafka:kafka-tools:{VERSION}"]
-    return jars("kafka", artifacts, without=["org.apache.kafka:connect-runtime"])
-
-
 @contextlib.contextmanager
 def kafka() -> Iterator[Broker | None]:
     """Apache Kafka with a heap of 1 GiB, as its scripts start it; None if it is not to be had here."""
@@ -67,15 +56,9 @@ def kafka() -> Iterator[Broker | None]:
         prefix="kafka-bench-", dir="/var/tmp", ignore_cleanup_errors=True
     ) as made:
         folder = Path(made)
-        port = free_port()
-        properties = folder / "server.properties"
-        properties.write_text(
-            _PROPERTIES.format(port=port, controller=free_port(), data=folder / "data").lstrip()
-        )
-        cluster = base64.urlsafe_b64encode(os.urandom(16)).decode().rstrip("=")
         java = ["java", "-cp", f"{libraries}/*"]
-        format_it = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)]
-        subprocess.run([*java, *format_it], check=True, capture_output=True, timeout=_START_S)
+        port = free_port()
+        properties = _formatted(java, folder, port)
         with (folder / "kafka.log").open("w") as log:
             begin = time.monotonic()
             process = subprocess.Popen(
@@ -85,10 +68,27 @@ def kafka() -> Iterator[Broker | None]:
                 wait_for_metadata(port, process)
                 start_s = time.monotonic() - begin
                 yield Broker("kafka", VERSION, port, process.pid, folder / "data", start_s)
+            except StartFailed as error:
+                raise StartFailed(f"{error}\n{(folder / 'kafka.log').read_text()[-2000:]}") from None
             finally:
-                process.send_signal(signal.SIGTERM)
-                try:
-                    process.wait(_STOP_S)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
+                _stop(process)
+
+
+def _formatted(java: list[str], folder: Path, port: int) -> Path:
+    """A folder for its data, as Kafka wants it before the first start; returns the file of its settings."""
+    properties = folder / "server.properties"
+    text = _PROPERTIES.format(port=port, controller=free_port(), data=folder / "data")
+    properties.write_text(text.lstrip())
+    cluster = base64.urlsafe_b64encode(os.urandom(16)).decode().rstrip("=")
+    command = [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)]
+    subprocess.run(command, check=True, capture_output=True, timeout=_START_S)
+    return properties
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(_STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from readiness import wait_for_metadata
+from readiness import StartFailed, wait_for_metadata
 
 ROOT = Path(__file__).resolve().parent.parent
 _START_S = 60.0
@@ -52,13 +52,16 @@ def leveret(protocol: str = "amqp") -> Iterator[Broker]:
             assert process.stdout is not None
             port = 0
             version = ""
+            ready = False
             for line in process.stdout:
                 if found := re.match(rf"Listening for {protocol} on .*:(\d+)", line):
                     port = int(found[1])
                 if found := re.match(r"Leveret (\S+),", line):
                     version = found[1]
-                if line.startswith("Server startup complete"):
+                if ready := line.startswith("Server startup complete"):
                     break
+            if not ready:
+                raise StartFailed("leveret did not start")
             try:
                 if protocol == "kafka":
                     wait_for_metadata(port, process)

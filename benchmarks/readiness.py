@@ -11,6 +11,10 @@ import time
 _START_S = 90.0
 
 
+class StartFailed(Exception):
+    """A broker ended, or does not answer."""
+
+
 def wait_for_metadata(port: int, process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
     """Until it answers that the cluster has a broker."""
     deadline = time.monotonic() + _START_S
@@ -19,7 +23,7 @@ def wait_for_metadata(port: int, process: subprocess.Popen[bytes] | subprocess.P
             if _count_of_brokers(port):
                 return
         time.sleep(0.01)
-    raise RuntimeError(f"nothing speaks Kafka at port {port}")
+    raise StartFailed(f"nothing speaks Kafka at port {port}")
 
 
 def _count_of_brokers(port: int) -> int:

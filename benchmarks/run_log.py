@@ -22,9 +22,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kafka_peer import kafka, kafka_jars
+from kafka_java import Unavailable, kafka_jars
+from kafka_peer import kafka
 from log_workloads import LOG_WORKLOADS, LogWorkload
-from maven import Unavailable
 from peers import Broker, leveret
 from run import Figures, machine, medians, write_results
 

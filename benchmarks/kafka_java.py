@@ -1,6 +1,7 @@
-"""Java libraries from Maven Central, fetched once into the user's cache folder.
+"""Apache Kafka's Java libraries from Maven Central, fetched once into the user's cache folder.
 
-Flow:   `jars("kafka-tools", [...])` gives a folder to put on the class path; the second call finds it there.
+Flow:   `kafka_jars()` gives a folder to put on the class path; the second call finds it there.
+Shape:  server, client and command line tools, about 45 MB: the tools need most of the server's libraries.
 Limits: a fetch takes `FETCH_S` at most; what is wrong with it is said in `Unavailable`.
 """
 
@@ -11,15 +12,29 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
+VERSION = "4.3.1"
 FETCH_S = 300
 
-_POM = """<project xmlns="http://maven.apache.org/POM/4.0.0">
+# Connect and its web server are what the tools could do without.
+_POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
-  <groupId>leveret</groupId><artifactId>{name}</artifactId><version>1</version><packaging>pom</packaging>
-  <dependencies>{dependencies}</dependencies>
+  <groupId>leveret</groupId><artifactId>kafka</artifactId><version>1</version><packaging>pom</packaging>
+  <dependencies>
+    <dependency>
+      <groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>{VERSION}</version>
+    </dependency>
+    <dependency>
+      <groupId>org.apache.kafka</groupId><artifactId>kafka-tools</artifactId><version>{VERSION}</version>
+      <exclusions>
+        <exclusion><groupId>org.apache.kafka</groupId><artifactId>connect-runtime</artifactId></exclusion>
+      </exclusions>
+    </dependency>
+    <dependency>
+      <groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId><version>1.7.36</version>
+    </dependency>
+  </dependencies>
 </project>
 """
 
@@ -28,10 +43,8 @@ class Unavailable(Exception):
     """The libraries are not to be had here; the text says what is missing."""
 
 
-def jars(name: str, artifacts: Sequence[str], without: Sequence[str] = ()) -> Path:
-    """The folder with these artifacts (`group:artifact:version`) and what they need.
-
-    `without` are dependencies (`group:artifact`, or `*:*` for all of them) that are left out.
+def kafka_jars() -> Path:
+    """The folder with them.
 
     Raises:
         Unavailable: Java or Maven are missing, or Maven could not fetch them.
@@ -39,33 +52,18 @@ def jars(name: str, artifacts: Sequence[str], without: Sequence[str] = ()) -> Pa
     for program in ("java", "mvn"):
         if shutil.which(program) is None:
             raise Unavailable(f"{program} is missing")
-    pom = _pom(name, artifacts, without)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "leveret-java"
-    folder = cache / f"{name}-{hashlib.sha256(pom.encode()).hexdigest()[:12]}"
+    folder = cache / f"kafka-{VERSION}-{hashlib.sha256(_POM.encode()).hexdigest()[:8]}"
     if not folder.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        _fetch(pom, folder)
+        _fetch(folder)
     return folder
 
 
-def _pom(name: str, artifacts: Sequence[str], without: Sequence[str]) -> str:
-    exclusions = "".join(f"<exclusion>{_names(coordinate)}</exclusion>" for coordinate in without)
-    dependencies = "".join(
-        f"<dependency>{_names(coordinate)}<exclusions>{exclusions}</exclusions></dependency>"
-        for coordinate in artifacts
-    )
-    return _POM.format(name=name, dependencies=dependencies)
-
-
-def _names(coordinate: str) -> str:
-    parts = zip(("groupId", "artifactId", "version"), coordinate.split(":"), strict=False)
-    return "".join(f"<{part}>{value}</{part}>" for part, value in parts)
-
-
-def _fetch(pom: str, folder: Path) -> None:
+def _fetch(folder: Path) -> None:
     """Under another name first: what is there under its own is whole."""
     with tempfile.TemporaryDirectory(dir=folder.parent) as made:
-        (Path(made) / "pom.xml").write_text(pom)
+        (Path(made) / "pom.xml").write_text(_POM)
         command = ["mvn", "-q", "-B", "dependency:copy-dependencies", "-DincludeScope=runtime"]
         command.append("-DoutputDirectory=jars")
         try:

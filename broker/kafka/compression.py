@@ -128,8 +128,9 @@ def _snap(octets: bytes) -> bytes:
 
 def _unsnap(octets: bytes, size_max: int) -> bytes:
     if not octets.startswith(_XERIAL_MAGIC):
-        return _unsnap_block(octets, size_max)
-    parts = []
+        return _unsnap_block(octets, size_max, size_max)
+    parts: list[bytes] = []
+    left = size_max
     at, end = len(_XERIAL_HEADER), len(octets)
     if end < at:
         raise CompressionProblem("snappy: the header is cut short")
@@ -138,16 +139,17 @@ def _unsnap(octets: bytes, size_max: int) -> bytes:
         at = start + int.from_bytes(octets[at:start])
         if at > end:
             raise CompressionProblem("snappy: a block is cut short")
-        parts.append(_unsnap_block(octets[start:at], size_max))
-        size_max -= len(parts[-1])
+        parts.append(_unsnap_block(octets[start:at], left, size_max))
+        left -= len(parts[-1])
     return b"".join(parts)
 
 
-def _unsnap_block(octets: bytes, size_max: int) -> bytes:
+def _unsnap_block(octets: bytes, left: int, size_max: int) -> bytes:
+    """One block that may have `left` octets, of a whole that may have `size_max`."""
     cramjam = _cramjam()
     try:
         size: int = cramjam.snappy.decompress_raw_len(octets)
-        if size > size_max:
+        if size > left:
             raise _too_large(size_max)
         if size > _SNAPPY_GROWTH_MAX * len(octets):
             raise CompressionProblem(f"snappy: {size} octets cannot come of {len(octets)}")

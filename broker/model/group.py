@@ -162,18 +162,13 @@ class Group(Generic[Token]):
         self._machine.close()
 
     def restore(self, description: GroupDescription, now_ms: int) -> None:
-        """Be as a group that was described when it was stable or empty. This one is new.
-
-        Members have what they need to go on, which is not all that they had: of their protocols the chosen one.
-        """
+        """Be as a group that was described when it was stable or empty. This one is new."""
         machine = self._machine
         machine.generation = description.generation
         machine.protocol_type = description.protocol_type
         machine.protocol = description.protocol
         machine.empty_since_ms = description.empty_since_ms
-        members: list[Member[Token]] = [
-            restored_member(member, description.protocol or "") for member in description.members
-        ]
+        members: list[Member[Token]] = [restored_member(member) for member in description.members]
         machine.restore(members, description.leader, now_ms)
 
     # Time.
@@ -207,6 +202,7 @@ class Group(Generic[Token]):
                     member.client_host,
                     member.session_timeout_ms,
                     member.rebalance_timeout_ms,
+                    tuple(member.protocols.items()),
                     b"" if protocol is None else member.protocols[protocol],
                     member.assignment,
                 )

@@ -130,6 +130,8 @@ class MemberDescription:
     client_host: str
     session_timeout_ms: int
     rebalance_timeout_ms: int
+    protocols: tuple[tuple[str, bytes], ...]
+    """All that it supports, the preferred one first."""
     metadata: bytes
     """For the chosen protocol; empty unless the group is stable."""
     assignment: bytes

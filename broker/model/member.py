@@ -76,7 +76,7 @@ def new_member(member_id: str, request: Join, protocols: dict[str, bytes]) -> Me
     )
 
 
-def restored_member(description: MemberDescription, protocol: str) -> Member[Token]:
+def restored_member(description: MemberDescription) -> Member[Token]:
     return Member(
         member_id=description.member_id,
         group_instance_id=description.group_instance_id,
@@ -84,7 +84,7 @@ def restored_member(description: MemberDescription, protocol: str) -> Member[Tok
         client_host=description.client_host,
         session_timeout_ms=description.session_timeout_ms,
         rebalance_timeout_ms=description.rebalance_timeout_ms,
-        protocols={protocol: description.metadata},
+        protocols=dict(description.protocols),
         knows_its_id=True,
         new=False,
         assignment=description.assignment,

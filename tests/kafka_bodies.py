@@ -98,15 +98,39 @@ def kio_class(each: api.Api, version: int, schema: Schema) -> type[Any]:
 def to_kio(kind: type[Any], fields: Fields, version: int, body: dict[str, Any]) -> Any:
     """The same values as an instance of one of kio's dataclasses."""
     hints = typing.get_type_hints(kind)
-    rows = [field for field in fields if field.is_in(version)]
+    present = [field for field in fields if field.is_in(version)]
     values = {}
-    for theirs, ours in zip(dataclasses.fields(kind), rows, strict=True):
+    for theirs, ours in zip(dataclasses.fields(kind), present, strict=True):
         assert ours.name in (theirs.name, f"{theirs.name}_ms")
         value, hint = body[ours.name], hints[theirs.name]
         values[theirs.name] = _to_kio_value(
             theirs.metadata.get("kafka_type"), hint, ours.type, version, value
         )
     return kind(**values)
+
+
+@dataclasses.dataclass
+class Row:
+    """A field as the table has it and as kio has it; `default` is MISSING where kio has none."""
+
+    name: str
+    nullable: tuple[bool, bool]
+    default: tuple[Any, Any]
+
+
+def rows(kind: type[Any], fields: Fields, version: int) -> Iterator[Row]:
+    """All fields of a message and of the structures in it."""
+    hints = typing.get_type_hints(kind)
+    ours = [field for field in fields if field.is_in(version)]
+    for theirs, field in zip(dataclasses.fields(kind), ours, strict=True):
+        hint, kafka_type = hints[theirs.name], theirs.metadata.get("kafka_type")
+        # kio has None for the id of zeros and for the date of -1 as well.
+        nullable = type(None) in typing.get_args(hint) and kafka_type not in ("uuid", "datetime_i64")
+        default = _to_kio_value(kafka_type, hint, field.type, version, field.absent())
+        yield Row(field.name, (field.is_nullable_in(version), nullable), (default, theirs.default))
+        inner = field.type[0] if isinstance(field.type, list) else field.type
+        if isinstance(inner, tuple):
+            yield from rows(_dataclass_in(hint), inner, version)
 
 
 def _to_kio_value(kafka_type: str | None, hint: Any, kind: Type, version: int, value: Any) -> Any:

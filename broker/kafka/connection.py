@@ -51,7 +51,6 @@ class Framer:
             size = self._size(data, at)
             at += 4
             if size > end - at:
-                self._prefix = b""
                 self._missing = size
                 self._keep(data[at:])
                 return frames

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from broker.kafka import api
 from broker.kafka.schema import Schema
 from broker.kafka.wire import Part
-from kafka_bodies import draw, kio_bytes, kio_class, kio_read, messages, name_of, to_kio
+from kafka_bodies import draw, kio_bytes, kio_class, kio_read, messages, name_of, rows, to_kio
 
 BODIES = 12
 ELEMENTS_MAX = 100_000
@@ -36,6 +37,16 @@ def test_kio_reads_and_writes_the_same_bytes(message: tuple[api.Api, int, Schema
         assert kio_bytes(entity) == octets
         assert kio_read(kind, octets) == entity
         assert read(octets, 0, ELEMENTS_MAX) == (body, len(octets))
+
+
+@each_message
+def test_nulls_and_defaults_are_those_of_the_schema(message: tuple[api.Api, int, Schema]) -> None:
+    each, version, schema = message
+    for row in rows(kio_class(each, version, schema), schema.fields, version):
+        ours, theirs = row.nullable
+        assert (row.name, ours) == (row.name, theirs)
+        ours, theirs = row.default
+        assert theirs is dataclasses.MISSING or (row.name, ours) == (row.name, theirs)
 
 
 @each_message

@@ -215,6 +215,14 @@ def test_a_string_has_at_most_32767_bytes(version: int) -> None:
         taken(fields, FLEXIBLE, wire.uvarint(32_769) + b"x" * 32_768 + b"\0")
 
 
+@pytest.mark.parametrize(("version", "octets"), [(OLD, "00000003 0000 0000"), (FLEXIBLE, "04 0001 0001")])
+def test_a_count_is_held_against_the_bytes_that_are_left(version: int, octets: str) -> None:
+    fields = (Field("it", [_INNER], "0+"),)
+
+    with pytest.raises(RemoteProtocolError, match="it has 3 elements: too many for 4 bytes"):
+        taken(fields, version, bytes.fromhex(octets))
+
+
 def test_elements_are_counted_over_all_arrays() -> None:
     fields = (Field("outer", [(Field("inner", "[]int8", "0+"),)], "0+"),)
     octets = written(fields, OLD, {"outer": [{"inner": [1, 2]}, {"inner": [3]}]})

@@ -36,6 +36,7 @@ class BrokerProcess:
         config: str = "",
         environment: Mapping[str, str] | None = None,
         management: bool = False,
+        kafka: bool = False,
     ) -> None:
         """`config` is the text of a configuration file; `management` also starts HTTP and metrics."""
         self.data = folder / "data"
@@ -47,8 +48,9 @@ class BrokerProcess:
         """The lines that the process that runs has printed until it was ready."""
         self.process: subprocess.Popen[bytes] | None = None
         http = "127.0.0.1:0" if management else "off"
+        log = "127.0.0.1:0" if kafka else "off"
         self._command = [sys.executable, "-m", "broker", "serve", "--data", str(self.data)]
-        self._command += ["--amqp", "127.0.0.1:0", "--management", http, "--metrics", http, "--kafka", "off"]
+        self._command += ["--amqp", "127.0.0.1:0", "--management", http, "--metrics", http, "--kafka", log]
         if config:
             file = folder / "broker.toml"
             file.write_text(config)
@@ -61,6 +63,12 @@ class BrokerProcess:
     @property
     def amqp(self) -> tuple[str, int]:
         return self.addresses["amqp"]
+
+    @property
+    def bootstrap(self) -> str:
+        """Where Kafka's clients begin: `host:port`."""
+        host, port = self.addresses["kafka"]
+        return f"{host}:{port}"
 
     @property
     def url(self) -> str:

@@ -16,6 +16,15 @@ def broker(tmp_path_factory):
         yield running
 
 
+@pytest.fixture(scope="session")
+def log_broker(tmp_path_factory):
+    """One for all of Kafka's clients; topics are made when they are asked for, with three partitions."""
+    config = "[kafka]\npartitions = 3\n"
+    with BrokerProcess(tmp_path_factory.mktemp("log-broker"), config=config, kafka=True) as running:
+        yield running
+        assert "ERROR" not in running.log.read_text()
+
+
 @pytest.fixture
 def own_broker(tmp_path):
     """For tests that kill it or stop it. After `start` it has another port."""
@@ -26,14 +35,30 @@ def own_broker(tmp_path):
 @pytest.fixture
 def returning_broker(tmp_path):
     """One that has the same port after a restart, which the system has picked."""
+    with BrokerProcess(tmp_path, "--amqp", f"127.0.0.1:{_free_port()}") as running:
+        yield running
+
+
+@pytest.fixture
+def returning_log_broker(tmp_path):
+    """The same for Kafka's clients."""
+    with BrokerProcess(tmp_path, "--kafka", f"127.0.0.1:{_free_port()}") as running:
+        yield running
+
+
+def _free_port():
     with socket.socket() as picked:
         picked.bind(("127.0.0.1", 0))
-        port = picked.getsockname()[1]
-    with BrokerProcess(tmp_path, "--amqp", f"127.0.0.1:{port}") as running:
-        yield running
+        return picked.getsockname()[1]
 
 
 @pytest.fixture
 def queue(request):
     """The name of a queue that only this test has, of characters that every client allows."""
     return re.sub(r"[^\w.]+", "-", f"{request.path.stem}.{request.node.name}")
+
+
+@pytest.fixture
+def topic(queue):
+    """The name of a topic that only this test has; groups may have it too."""
+    return queue

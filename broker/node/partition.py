@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from broker.kafka import records
@@ -262,16 +263,15 @@ class Partition:
 
     def latest_time(self) -> Timed | None:
         """The first of the records with the largest time; None if there are no records."""
-        largest = max(
-            (
-                segment.max_timestamp
-                for segment in self.log.segments
-                if segment.next_offset > self.start_offset
-            ),
-            default=-1,
-        )
-        largest = max([largest, *(batch.max_timestamp for batch in self._in_memory())])
-        return self.offset_of_time(largest) if largest >= 0 else None
+        largest = self.largest_time
+        return self.offset_of_time(largest) if largest is not None else None
+
+    @property
+    def largest_time(self) -> int | None:
+        """Of all records; None if there are none, or none that has a time."""
+        found: Iterable[Batch | Segment] = chain(self.log.segments, self._in_memory())
+        largest = max([one.max_timestamp for one in found if one.next_offset > self.start_offset], default=-1)
+        return largest if largest >= 0 else None
 
     def time_of(self, offset: int) -> int | None:
         """About when the record at an offset was made: the largest time in its batch; None if it is not there."""

@@ -6,9 +6,8 @@ Shape:  gzip: one member. snappy: Java's stream, which is what we write, or one 
         clients send:
           0x82 "SNAPPY" 0x00 | version i32 = 1 | compatible i32 = 1 | (size i32 | raw block)*
         lz4: the frame format with independent blocks, as Java's client refuses linked ones. zstd: frames.
-Limits: `size_max` octets come out, or none. Nothing is allocated that what came in could not fill: a raw
-        snappy block grows at most 22-fold, an lz4 frame 255-fold, and where there is no such bound the
-        room grows eightfold each time that it was too small.
+Limits: `size_max` octets come out, or none. Nothing that a header promises is believed: a raw snappy block
+        grows at most 22-fold, and for lz4 and zstd the room grows eightfold when it has been filled.
 Spec:   Kafka's compression types 0 to 4; RFC 1952; the formats of snappy, snappy-java, lz4 and zstd.
 Why:    cramjam has three of them in one wheel and is imported on first use, as most brokers never open a
         batch. zlib inflates gzip piece by piece and is quicker at it (24 to 26 us for 16 KiB of JSON).
@@ -50,9 +49,8 @@ _XERIAL_HEADER: Final = _XERIAL_MAGIC + b"\0\0\0\1\0\0\0\1"
 # What Java's writer puts into a block.
 _XERIAL_BLOCK_SIZE: Final = 32 * 1024
 
-# Three octets of snappy copy 64, one octet of lz4 at most 255.
+# Three octets of snappy copy 64.
 _SNAPPY_GROWTH_MAX: Final = 22
-_LZ4_GROWTH_MAX: Final = 255
 
 # JSON rarely grows more; each further try has as many times the room.
 _GROWTH: Final = 8
@@ -168,7 +166,7 @@ def _lz4(octets: bytes) -> bytes:
 
 
 def _unlz4(octets: bytes, size_max: int) -> bytes:
-    return _grown(_cramjam().lz4, octets, min(size_max, _LZ4_GROWTH_MAX * len(octets)))
+    return _grown(_cramjam().lz4, octets, size_max)
 
 
 def _zstd(octets: bytes) -> bytes:

@@ -112,6 +112,13 @@ def test_what_is_cut_short_or_goes_on_is_refused(codec):
         inflate(codec, deflated + b"rest", MIB)
 
 
+def test_a_snappy_block_cannot_promise_what_it_cannot_hold():
+    promise = b"\x80\x80\x80\x80\x02" + bytes(100)  # 512 MiB
+    with pytest.raises(CompressionProblem, match="536870912 octets cannot come of 105"):
+        inflate(Codec.SNAPPY, promise, 1024 * MIB)
+    assert inflate(Codec.SNAPPY, bytes(cramjam.snappy.compress_raw(bytes(MIB))), MIB) == bytes(MIB)
+
+
 @pytest.mark.parametrize("codec", [-1, 5, 6, 7])
 def test_other_codecs_are_refused(codec):
     with pytest.raises(CompressionProblem, match="there is no codec"):

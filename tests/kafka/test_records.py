@@ -275,6 +275,7 @@ def test_garbage_is_no_batch(garbage):
         "14 00 00 00 01 01 ff ff ff ff 0f",  # 2^31 headers
         "0c 00 00 00 01 01 00 00",  # something behind the last record
         "ff ff ff ff ff ff ff ff ff 02",  # more than 64 bits
+        "1e 00 ff ff ff ff ff ff ff ff ff 02 00 01 01 00",  # the same in the middle
         "ff ff ff ff ff ff ff ff ff ff ff 01",  # a number that does not end
     ],
 )
@@ -286,6 +287,11 @@ def test_records_that_are_none(payload):
 
 def test_the_record_that_those_are_made_of_is_one():
     assert list(iterate(batch_of(bytes.fromhex("0c 00 00 00 01 01 00"), 1))) == [Record(0, 0)]
+
+
+def test_a_number_of_64_bits_is_read():
+    payload = bytes.fromhex("1e 00 ff ff ff ff ff ff ff ff ff 01 00 01 01 00")
+    assert list(iterate(batch_of(payload, 1))) == [Record(0, -(1 << 63))]
 
 
 def test_offsets_rise():

@@ -354,6 +354,27 @@ def test_the_log_may_have_lost_what_the_snapshot_has():
     assert restored.check(1, 0, 4, 2) is None
 
 
+def test_a_snapshot_has_whole_batches():
+    restored = Producers()
+    restored.restore(with_batches((0, 2), (2, 2)).snapshot(103), 103)
+    assert restored.describe() == [(1, 0, 1, 107)]
+
+
+def test_what_the_snapshot_has_is_not_replayed():
+    producers = with_batches(*((number, 1) for number in range(5)))
+    producers.replay(1, 0, 4, 1, 104, 111, DAY_MS)
+    assert producers.check(1, 0, 0, 1) == Duplicate(100, 107)
+    producers.expire(DAY_MS)
+    assert len(producers) == 0
+
+
+def test_a_producer_that_is_replayed_counts_as_used():
+    producers = with_batches((0, 1))
+    producers.replay(1, 0, 1, 1, 101, 5, DAY_MS)
+    producers.expire(DAY_MS)
+    assert producers.describe() == [(1, 0, 1, 5)]
+
+
 def test_a_batch_without_a_producer_or_a_sequence_is_not_replayed():
     producers = Producers()
     producers.replay(-1, -1, -1, 1, 0, 0, 0)

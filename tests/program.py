@@ -25,11 +25,13 @@ END_S = 30.0
 
 
 class Program:
-    """`python ARGUMENTS`; both of its outputs are one."""
+    """`python ARGUMENTS`, or another program; both of its outputs are one."""
 
-    def __init__(self, *arguments: str | Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, *arguments: str | Path, environment: Mapping[str, str], program: str = sys.executable
+    ) -> None:
         kept = {**os.environ, "PYTHONUNBUFFERED": "1", **environment}
-        self._command = [sys.executable, *map(str, arguments)]
+        self._command = [program, *map(str, arguments)]
         self._process = subprocess.Popen(
             self._command,
             cwd=ROOT,

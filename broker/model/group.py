@@ -392,17 +392,15 @@ class Group(Generic[Token]):
         member = self._current_member(request.member_id, request.group_instance_id, request.generation)
         self._check_protocol(request.protocol_type, machine.protocol_type)
         self._check_protocol(request.protocol_name, machine.protocol)
-        assigns = (
-            machine.state is GroupState.COMPLETING_REBALANCE and self._members.leader == member.member_id
-        )
-        assignments = self._assignments(request) if assigns else {}
+        leads = self._members.leader == member.member_id
+        assignments = self._assignments(request) if leads else {}
         self._serve(Request.SYNC, member, now_ms)
         machine.synced(member)
         if machine.state is GroupState.STABLE:
             self.replies.append((token, machine.sync_reply(member)))
             return
         machine.park_sync(member, token)
-        if assigns:
+        if leads:
             machine.assign(assignments, now_ms)
 
     def _check_protocol(self, asked: str | None, have: str | None) -> None:

@@ -41,7 +41,7 @@ class GroupMachine(Generic[Token]):
         self._parked: dict[Token, Member[Token]] = {}
         self._sessions = Deadlines()
         self._unsynced: set[str] = set()
-        """Who is in this generation and has not asked for its assignment."""
+        """Who joined this generation and has not asked for its assignment."""
         self._join_deadline_ms = 0
         self._sync_deadline_ms = 0
         self._initial = False
@@ -89,7 +89,7 @@ class GroupMachine(Generic[Token]):
 
     def resume(self, member: Member[Token], now_ms: int) -> None:
         """One that has replaced another goes on in the generation there is."""
-        member.new, member.knows_its_id = False, True
+        member.new = False
         self.touch(member, now_ms)
         self.events.append(Assigned(self.generation, len(self.members)))
 
@@ -136,7 +136,6 @@ class GroupMachine(Generic[Token]):
         self._answer_parked(member, GroupError.UNKNOWN_MEMBER_ID)
         self.members.remove(member)
         self._sessions.remove(member.member_id)
-        self._unsynced.discard(member.member_id)
         self.events.append(MemberGone(member.member_id, reason))
 
     def expect_no_more(self, member_id: str) -> None:
@@ -247,7 +246,6 @@ class GroupMachine(Generic[Token]):
                 self.remove(member, "did not join again in time")
         if self.members and not self.members.elect():
             return  # The sessions of the static ones end, or one joins: either sets the deadline again.
-        self._initial = False
         self.generation += 1
         self.protocol = self.members.vote() if self.members else None
         self.events.append(Rebalanced(self.generation, self._reason, len(self.members)))

@@ -166,6 +166,7 @@ class Members(Generic[Token]):
         """It has joined again, perhaps with other wishes."""
         self._unsupport(member)
         self.size -= member.size
+        member.knows_its_id = True
         member.client_id = request.client_id
         member.client_host = request.client_host
         member.session_timeout_ms = request.session_timeout_ms

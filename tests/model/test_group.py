@@ -331,6 +331,35 @@ def test_who_is_parked_needs_no_heartbeat() -> None:
     assert host.gone() == {}
 
 
+def test_who_is_parked_may_send_heartbeats_and_need_not_go_on() -> None:
+    host = Host()
+    leader, second = host.settle(2)
+    host.join(leader)
+    assert host.heartbeat(leader) is GroupError.REBALANCE_IN_PROGRESS
+    host.pass_time_alive(2 * SESSION_MS, second)
+    assert host.gone() == {}
+
+
+def test_a_join_phase_does_not_become_longer_by_those_who_join() -> None:
+    host = Host()
+    leader, second, third = host.settle(3)
+    token = host.join(leader)
+    host.pass_time_alive(REBALANCE_MS - 1, second, third)
+    host.join(second)
+    host.pass_time(1)
+    assert host.joined(token).generation == 3
+    assert third in host.gone()
+
+
+def test_who_has_seen_a_generation_may_be_parked_for_longer_than_a_new_member() -> None:
+    host = Host()
+    leader, second = host.settle(2)
+    token = host.join(leader, rebalance_ms=2 * NEW_MEMBER_MS)
+    host.pass_time_alive(NEW_MEMBER_MS + 1, second)
+    assert token in host.parked
+    assert host.gone() == {}
+
+
 def test_the_session_of_who_was_parked_begins_with_the_answer() -> None:
     host = Host()
     leader, second, third = host.settle(3)
@@ -440,6 +469,24 @@ def test_a_disconnected_client_that_was_not_told_its_id_goes_at_once() -> None:
     assert len(host.group) == 1
     assert host.gone() == {"client-2": "its connection was closed before it knew its id"}
     assert host.joined(host.join(leader)).generation == 2
+
+
+def test_who_has_been_answered_knows_its_id() -> None:
+    host = Host()
+    first, second = host.join(old=True), host.join(old=True)
+    leader, follower = host.joined(first).member_id, "client-2"
+    host.join(leader)
+    assert host.joined(second).member_id == follower
+    host.forget(host.sync(follower))
+    assert len(host.group) == 2
+
+
+def test_who_asks_with_its_id_knows_it() -> None:
+    host = Host()
+    host.join(old=True)
+    host.join(old=True)
+    host.forget(host.join("client-2"))
+    assert len(host.group) == 2
 
 
 def test_a_forgotten_sync_leaves_the_member_its_session() -> None:
@@ -661,6 +708,20 @@ def test_a_restored_group_goes_on_without_a_rebalance() -> None:
     assert set(host.gone()) == {leader, second}
 
 
+def test_a_restored_group_has_the_leader_that_it_had() -> None:
+    host = Host()
+    leader, second = host.settle(2)
+    host.forget(host.join(leader))
+    reply = host.joined(host.join(second))
+    assert reply.leader == second
+    host.sync(second, assignments={})
+    host.joined(host.join(leader))
+    description = host.group.describe()
+    host.group = host.new_group(GroupLimits())
+    host.group.restore(description, host.now)
+    assert host.group.describe().leader == second
+
+
 def test_a_restored_empty_group_knows_since_when() -> None:
     host = Host()
     host.settle(1)
@@ -697,6 +758,15 @@ def test_the_topics_of_all_members_are_subscribed() -> None:
     host.group.check_delete_offsets()
     host.group.leave([Leaving(second)], host.now)
     assert host.group.subscribed_topics() == {"a", "b"}
+
+
+def test_a_subscription_counts_as_soon_as_it_is_known() -> None:
+    host = Host(topics_of=topics_of)
+    leader, _ = host.settle(2)
+    assert host.group.subscribed_topics() == {"topics"}
+    host.join(leader, protocols=[("range", b"more")])
+    assert host.group.state == "PreparingRebalance"
+    assert host.group.subscribed_topics() == {"topics", "more"}
 
 
 def test_subscriptions_that_cannot_be_read_may_be_anything() -> None:

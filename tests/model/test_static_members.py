@@ -180,6 +180,29 @@ def test_static_members_that_did_not_join_are_not_waited_for_when_syncing() -> N
     assert host.group.state == "Stable"
 
 
+def test_who_did_not_sync_the_generation_before_the_last_is_not_expected_to_either() -> None:
+    host = Host()
+    leader, second = settled(host, "one", "two")
+    host.join(leader, instance="one")
+    host.join(second, instance="two")
+    host.join(leader, instance="one", protocols=[("range", b"other")])
+    host.pass_time_alive(REBALANCE_MS, second)
+    host.sync(leader, instance="one")
+    host.pass_time_alive(2 * REBALANCE_MS, leader, second)
+    assert host.gone() == {}
+
+
+def test_an_instance_that_has_come_back_is_no_new_member() -> None:
+    host = Host()
+    new_member_ms = GroupLimits().new_member_join_timeout_ms
+    leader, _ = settled(host, "one", "two")
+    back = host.joined(host.join(instance="two")).member_id
+    token = host.join(back, instance="two", protocols=[("range", b"x")], rebalance_ms=2 * new_member_ms)
+    host.pass_time_alive(new_member_ms + 1, leader)
+    assert token in host.parked
+    assert host.gone().keys().isdisjoint({leader, back})
+
+
 def test_a_static_member_goes_when_its_session_ends() -> None:
     host = Host()
     leader, second = settled(host, "one", "two")

@@ -23,7 +23,7 @@ from broker import __version__
 from broker.management.options import ManagementOptions
 from broker.model.arguments import read_alternate, read_queue_arguments
 from broker.model.errors import InvalidTopicName, PreconditionFailed
-from broker.model.exchange import EXCHANGE, MATCHERS, QUEUE
+from broker.model.exchange import MATCHERS, QUEUE
 from broker.model.group_limits import GroupLimits
 from broker.model.topic import CONFIGS, check_name
 from broker.node.alarms import memory_total
@@ -317,7 +317,7 @@ class BindingEntry(_Table):
     vhost: Name = "/"
     source: Name
     destination: Name
-    destination_type: Literal["queue", "exchange"] = QUEUE
+    destination_type: Literal["queue", "exchange", "topic"] = QUEUE
     routing_key: Annotated[str, Field(max_length=255)] = ""
     arguments: dict[str, Any] = {}
 
@@ -594,7 +594,7 @@ def declarations(config: Config) -> Declarations:
             BindingDeclaration(
                 entry.vhost,
                 entry.source,
-                EXCHANGE if entry.destination_type == "exchange" else QUEUE,
+                entry.destination_type,
                 entry.destination,
                 entry.routing_key,
                 entry.arguments,

@@ -171,6 +171,7 @@ OBSOLETE: Final = frozenset(
 _COMPARED: Final = (*_READERS, *sorted(_LATER), "x-queue-type")
 
 CLASSIC: Final = "classic"
+STREAM: Final = "stream"
 
 
 def read_queue_arguments(name: str, vhost: str, arguments: Arguments) -> QueueSettings:
@@ -204,7 +205,9 @@ def read_queue_arguments(name: str, vhost: str, arguments: Arguments) -> QueueSe
 
 
 def _check_type(value: Any) -> None:
-    if _text(value) in ("quorum", "stream"):
+    if _text(value) == STREAM:
+        raise _Invalid("a stream is a topic: declare it as one, or over AMQP")
+    if value == "quorum":
         raise _Invalid(f"this version of the broker does not have queues of type '{value}' yet")
     if value != CLASSIC:
         raise _Invalid(f"\"unsupported queue type '{value}'\"")

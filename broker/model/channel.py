@@ -15,7 +15,7 @@ from broker.model.errors import PreconditionFailed
 from broker.model.message import Slice
 
 if TYPE_CHECKING:
-    from broker.model.queue import Queue
+    from broker.model.consumers import Source
 
 
 class Prefetch:
@@ -33,7 +33,7 @@ class Unacked:
 
     __slots__ = ("first_tag", "piece", "prefetch", "queue")
 
-    def __init__(self, first_tag: int, piece: Slice, queue: Queue, prefetch: Prefetch | None) -> None:
+    def __init__(self, first_tag: int, piece: Slice, queue: Source, prefetch: Prefetch | None) -> None:
         self.first_tag = first_tag
         self.piece = piece
         self.queue = queue

@@ -7,14 +7,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from broker.model.errors import AccessRefused
 from broker.model.message import Slice
 from broker.model.resource import spoken
-
-if TYPE_CHECKING:
-    from broker.model.queue import Queue
 
 
 class Consumer(Protocol):
@@ -40,13 +37,44 @@ class Consumer(Protocol):
         """How many messages it can take now."""
         ...
 
-    def deliver(self, queue: Queue, piece: Slice) -> None:
+    def deliver(self, queue: Source, piece: Slice) -> None:
         """Take the messages; the contents may be gone when this returns."""
         ...
 
-    def queue_deleted(self, queue: Queue) -> None:
+    def queue_deleted(self, queue: Source) -> None:
         """There will be no more."""
         ...
+
+
+class Source(Protocol):
+    """What a consumer gets messages from, and gives its acknowledgements to: a queue, or a reader of a log."""
+
+    name: str
+    vhost: str
+    deleted: bool
+    auto_delete: bool
+
+    @property
+    def ready_count(self) -> int: ...
+
+    @property
+    def consumers(self) -> Consumers: ...
+
+    def dispatch(self) -> None:
+        """Hand out what is ready to those who have room."""
+        ...
+
+    def acknowledge(self, piece: Slice) -> None: ...
+
+    def reject(self, piece: Slice) -> None:
+        """It is not wanted back."""
+        ...
+
+    def requeue(self, pieces: list[Slice], now_ms: int) -> None:
+        """It is to be handed out again."""
+        ...
+
+    def remove_consumer(self, consumer: Consumer, now_ms: int) -> None: ...
 
 
 class Consumers:

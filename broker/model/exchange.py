@@ -21,6 +21,7 @@ Headers: TypeAlias = Mapping[str, Any]
 
 QUEUE: Final = "queue"
 EXCHANGE: Final = "exchange"
+TOPIC: Final = "topic"
 
 
 @dataclass(slots=True, frozen=True)

@@ -54,6 +54,25 @@ class Run(Protocol):
         ...
 
 
+class Sink(Protocol):
+    """Where messages are routed to: a queue, or the log of a topic."""
+
+    name: str
+    durable: bool
+    limited: bool
+    """It may refuse messages."""
+    lasting: bool
+    """It keeps persistent messages over a restart."""
+    keeps_transient: bool
+    """It keeps the others, too."""
+    eager: bool
+    """It wants to be looked at when something was pushed."""
+
+    def push(self, run: Run, now_ms: int) -> Sequence[int]:
+        """Take the messages of a run; returns the indices of those refused."""
+        ...
+
+
 class Slice:
     """Some messages of one run, in one queue: `contents[i]` has the offset `offsets[i]`.
 

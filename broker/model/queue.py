@@ -126,6 +126,7 @@ class Queue:
         "deleted",
         "durable",
         "eager",
+        "keeps_transient",
         "lasting",
         "name",
         "next_offset",
@@ -174,6 +175,7 @@ class Queue:
         self.timed = self._ttl is not None or self.settings.expires_ms is not None
         """Time may have something to do here: then `next_moment` knows when."""
         self.eager = self.timed
+        self.keeps_transient = False
         """After a push there may be something to do: somebody consumes, or messages expire."""
         self.ready_count = 0
         self.ready_size = 0

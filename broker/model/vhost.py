@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from broker.model.arguments import (
+    STREAM,
     Arguments,
     QueueSettings,
     check_agree,
@@ -23,6 +24,7 @@ from broker.model.arguments import (
 )
 from broker.model.errors import (
     AccessRefused,
+    AlreadyExists,
     NotFound,
     PreconditionFailed,
     ResourceLocked,
@@ -30,12 +32,14 @@ from broker.model.errors import (
 from broker.model.exchange import (
     EXCHANGE,
     QUEUE,
+    TOPIC,
     Binding,
     Destination,
     Exchange,
     Headers,
     identity_of,
 )
+from broker.model.message import Sink
 from broker.model.queue import Queue
 from broker.model.resource import check_not_reserved, cleaned, spoken
 
@@ -67,9 +71,10 @@ class Route:
 
     __slots__ = ("exchange", "queues")
 
-    def __init__(self, exchange: Exchange, queues: tuple[Queue, ...]) -> None:
+    def __init__(self, exchange: Exchange, queues: tuple[Sink, ...]) -> None:
         self.exchange = exchange
         self.queues = queues
+        """Topics among them."""
 
 
 class Vhost:
@@ -82,6 +87,8 @@ class Vhost:
         """What people say of it; nothing here depends on either."""
         self.exchanges: dict[str, Exchange] = {}
         self.queues: dict[str, Queue] = {}
+        self.topics: dict[str, Sink] = {}
+        """No queue has the name of one of these."""
         # Every binding again, by where it leads.
         self._bound_to: dict[Destination, dict[Binding, None]] = {}
         self.version = 0
@@ -197,6 +204,8 @@ class Vhost:
         """
         name = cleaned(name)
         current = self.queues.get(name)
+        if name in self.topics:
+            check_agree("x-queue-type", spoken(QUEUE, name, self.name), STREAM, arguments.get("x-queue-type"))
         if current is None:
             settings = read_queue_arguments(name, self.name, arguments)
             if not chosen_here:
@@ -219,6 +228,26 @@ class Vhost:
         del self.queues[queue.name]
         self._remove_bindings(self.bindings_to(Destination(QUEUE, queue.name)), removed)
         return removed
+
+    # ---- topics ----
+
+    def add_topic(self, topic: Sink) -> None:
+        """Raises AlreadyExists for the name of a queue."""
+        if topic.name in self.queues:
+            raise AlreadyExists(f"there is a queue '{topic.name}' in vhost '{self.name}'")
+        self.topics[topic.name] = topic
+        self._forget_routes()
+
+    def remove_topic(self, name: str) -> Removed:
+        """Take it out with its bindings, as a queue."""
+        removed = Removed()
+        if self.topics.pop(name, None) is not None:
+            self._remove_bindings(self.bindings_to(Destination(TOPIC, name)), removed)
+        return removed
+
+    def destination_of(self, name: str) -> Destination:
+        """What AMQP calls a queue may be a topic."""
+        return Destination(TOPIC if name in self.topics else QUEUE, name)
 
     # ---- bindings ----
 
@@ -273,9 +302,14 @@ class Vhost:
         if not source or (destination.kind == EXCHANGE and not destination.name):
             raise AccessRefused("operation not permitted on the default exchange")
 
-    def _end(self, destination: Destination) -> Queue | Exchange:
+    def _end(self, destination: Destination) -> Sink | Exchange:
         if destination.kind == QUEUE:
             return self.queue(destination.name)
+        if destination.kind == TOPIC:
+            topic = self.topics.get(destination.name)
+            if topic is None:
+                raise NotFound(f"no {spoken(TOPIC, destination.name, self.name)}")
+            return topic
         return self.exchange(destination.name)
 
     def _remove_bindings(self, going: list[Binding], removed: Removed) -> None:
@@ -330,9 +364,9 @@ class Vhost:
             self._routes[exchange, routing_key] = found
         return found
 
-    def _walk(self, start: Exchange, routing_key: str, headers: Headers) -> tuple[tuple[Queue, ...], bool]:
+    def _walk(self, start: Exchange, routing_key: str, headers: Headers) -> tuple[tuple[Sink, ...], bool]:
         """From exchange to exchange, each visited once; whether no exchange on the way asked for headers."""
-        found: dict[Queue, None] = {}
+        found: dict[Sink, None] = {}
         visited = {start.name}
         pending = [start]
         remember = True
@@ -345,7 +379,7 @@ class Vhost:
                 alternate = self.exchanges.get(exchange.alternate)
                 matched = [alternate] if alternate is not None else []
             for end in matched:
-                if isinstance(end, Queue):
+                if not isinstance(end, Exchange):
                     found[end] = None
                 elif end.name not in visited:
                     visited.add(end.name)
@@ -354,13 +388,15 @@ class Vhost:
 
     def _matched(
         self, exchange: Exchange, routing_key: str, headers: Headers
-    ) -> Iterable[Queue | Exchange | None]:
+    ) -> Iterable[Sink | Exchange | None]:
         if not exchange.name:
-            return (self.queues.get(routing_key),)
-        return [
-            self.queues.get(end.name) if end.kind == QUEUE else self.exchanges.get(end.name)
-            for end in exchange.matcher.match(routing_key, headers)
-        ]
+            return (self.queues.get(routing_key) or self.topics.get(routing_key),)
+        return [self._found(end) for end in exchange.matcher.match(routing_key, headers)]
+
+    def _found(self, end: Destination) -> Sink | Exchange | None:
+        if end.kind == QUEUE:
+            return self.queues.get(end.name)
+        return (self.topics if end.kind == TOPIC else self.exchanges).get(end.name)
 
     def headers_matter(self, exchange: str) -> bool:
         """Whether a message's headers can matter on its way from this exchange. Raises NotFound."""

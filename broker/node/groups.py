@@ -453,6 +453,7 @@ def _description(group_id: str, state: GroupState, body: dict[str, Any]) -> Grou
                 member["client_host"],
                 member["session_timeout"],
                 member["rebalance_timeout"],
+                ((body["protocol"] or "", bytes(member["subscription"])),),
                 bytes(member["subscription"]),
                 bytes(member["assignment"]),
             )

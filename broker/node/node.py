@@ -22,10 +22,11 @@ import trio
 from broker.amqp import content, properties, wire
 from broker.amqp.errors import ProtocolError
 from broker.amqp.frames import Envelope, PublishRun
+from broker.model.consumers import Source
 from broker.model.dead_letter import is_cycle
 from broker.model.errors import ModelError, PreconditionFailed
 from broker.model.exchange import Headers
-from broker.model.message import Slice
+from broker.model.message import Sink, Slice
 from broker.model.queue import Memory, Queue
 from broker.model.vhost import NO_HEADERS, Route, Vhost
 from broker.node.accounts import Accounts
@@ -124,7 +125,7 @@ class Node:
         self._definitions = definitions
         self._reader = files.handles(_READ_HANDLES)
         self._gathered: Gathered | None = None
-        self._marked: dict[Queue, None] = {}
+        self._marked: dict[Source, None] = {}
         self._graves: list[tuple[Queue, str, Slice]] = []
         self._timed: dict[Queue, None] = {}
         self._timers: dict[Queue, Timer] = {}
@@ -164,7 +165,7 @@ class Node:
             files,
             self._reader,
             os.path.join(options.data, "partitions"),
-            self.topology.take_id,
+            self.topology,
             partitions_max=options.partitions_max,
         )
         self.producer_ids = ProducerIds(self.flusher)
@@ -200,8 +201,8 @@ class Node:
         for queue in route.queues:
             if queue.limited:
                 return None
-            lasting |= queue.lasting
-        commit = self.flusher.open if lasting and envelope.facts.persistent else None
+            lasting |= queue.keeps_transient or (queue.lasting and envelope.facts.persistent)
+        commit = self.flusher.open if lasting else None
         self._gathered = Gathered(vhost, run, route, commit)
         return self._gathered
 
@@ -259,21 +260,23 @@ class Node:
 
     def _push(
         self,
-        queues: Sequence[Queue],
+        queues: Sequence[Sink],
         run: PublishRun,
         index: int,
         result: Published,
         now_ms: int,
     ) -> None:
         lasting = False
+        persistent = run.envelope.facts.persistent
         for queue in queues:
             refused = queue.push(run, now_ms)
             if refused:
                 result.refused = sorted({*result.refused, *[index + number for number in refused]})
-            lasting |= queue.lasting
+            lasting |= queue.keeps_transient or (queue.lasting and persistent)
             if queue.eager:
+                assert isinstance(queue, Queue)
                 self._marked[queue] = None
-        if lasting and run.envelope.facts.persistent:
+        if lasting:
             result.commit = self.flusher.open
 
     def _publish_unknown(
@@ -307,7 +310,7 @@ class Node:
 
     # ---- passes ----
 
-    def mark(self, queue: Queue) -> None:
+    def mark(self, queue: Source) -> None:
         """Something changed in a queue: at the end of the pass it hands out and looks at the clock."""
         self._marked[queue] = None
 
@@ -338,7 +341,7 @@ class Node:
                     queue.dispatch()
             except Exception as error:
                 _contain(queue, error)
-            if queue.timed:
+            if isinstance(queue, Queue) and queue.timed:
                 self._timed[queue] = None
         if self._timed:
             self._watch_time()
@@ -409,7 +412,7 @@ class Node:
                 self._push(going, letters.run, 0, Published(), now_ms)
         queue.forget(piece)
 
-    def _routes_of_dead(self, vhost: Vhost, letters: Letters) -> Sequence[Queue]:
+    def _routes_of_dead(self, vhost: Vhost, letters: Letters) -> Sequence[Sink]:
         """Without those in which they died before, if nobody rejected them since; nowhere if there is no exchange."""
         run = letters.run
         headers = _decoded(properties.split(content.properties_of(run.contents[0])).get("headers"))
@@ -520,6 +523,7 @@ class Node:
         found = self._definitions.read_all()
         self.topology.load(found, open_queue_log)
         self.topics.load_all(found, open_log)
+        self.topology.load_bindings(found)
         self.producer_ids.load(found)
         self.groups.load()
         for path in self._journal.paths:
@@ -584,7 +588,7 @@ def open_node(
     return node
 
 
-def _contain(queue: Queue, error: Exception) -> None:
+def _contain(queue: Source, error: Exception) -> None:
     """A bug in one queue is not the others'. A failure of the disk is raised again."""
     if isinstance(error, StorageError):
         raise error
@@ -622,9 +626,9 @@ def _copies(headers: Headers) -> list[str]:
     return keys
 
 
-def _queues_of(vhost: Vhost, envelope: Envelope, headers: Headers) -> Sequence[Queue]:
+def _queues_of(vhost: Vhost, envelope: Envelope, headers: Headers) -> Sequence[Sink]:
     """Of a message whose headers may say where it goes, too."""
-    found: dict[Queue, None] = {}
+    found: dict[Sink, None] = {}
     for routing_key in (envelope.routing_key, *_copies(headers)):
         found.update(dict.fromkeys(vhost.route(envelope.exchange, routing_key, headers).queues))
     return tuple(found)

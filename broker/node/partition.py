@@ -284,6 +284,19 @@ class Partition:
                 return batch.max_timestamp
         return None
 
+    def last_batch_offset(self) -> int:
+        """Where the newest batch begins that may be read; the high watermark if there is none."""
+        found = self.high_watermark
+        for batch in reversed(self._in_memory()):
+            if batch.base_offset < self.high_watermark:
+                return max(batch.base_offset, self.start_offset)
+        for segment in reversed(self.log.segments):
+            if segment.readable_size:
+                for _, _, span in self.log.spans_from(max(segment.next_offset - 1, segment.base_offset)):
+                    found = max(span.base_offset, self.start_offset)
+                return found
+        return found
+
     # ---- letting go ----
 
     def move_start(self, offset: int) -> Commit:

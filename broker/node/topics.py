@@ -26,6 +26,9 @@ from broker.node.clock import Clock
 from broker.node.definitions import TOPIC, Change, key, names_of
 from broker.node.flusher import Flusher
 from broker.node.partition import Partition
+from broker.node.stream_reader import StreamReader
+from broker.node.topic_sink import TopicSink
+from broker.node.topology import Topology
 from broker.storage.file import Files, Handles
 from broker.storage.log import Log
 
@@ -50,6 +53,8 @@ class Topic:
     internal: bool = False
     """Made by the broker; clients do not write to it."""
     deleted: bool = False
+    readers: dict[StreamReader, None] = field(default_factory=dict)
+    """AMQP consumers."""
 
     def partition(self, number: int) -> Partition:
         """Raises UnknownTopic."""
@@ -72,7 +77,7 @@ class Topics:
         files: Files,
         reader: Handles,
         directory: str,
-        take_id: Callable[[], int],
+        topology: Topology,
         *,
         partitions_max: int = PARTITIONS_MAX,
     ) -> None:
@@ -86,7 +91,7 @@ class Topics:
         self._files = files
         self._reader = reader
         self._directory = directory
-        self._take_id = take_id
+        self._topology = topology
         self._partitions_max = partitions_max
 
     # ---- finding ----
@@ -127,6 +132,8 @@ class Topics:
             raise InvalidReplicas(f"there is one broker, so that there cannot be {replicas} replicas")
         self._check_room(partitions)
         check_configs(configs or {})
+        if name in self._topology.vhost(vhost).queues:
+            raise AlreadyExists(f"there is a queue '{name}' in vhost '{vhost}'")
 
     def _check_room(self, more: int) -> None:
         if self.partition_count + more > self._partitions_max:
@@ -155,13 +162,16 @@ class Topics:
         return topic
 
     def _remember(self, topic: Topic) -> None:
+        if not topic.internal:
+            vhost = self._topology.vhost(topic.vhost)
+            self._topology.add_topic(vhost, TopicSink(topic))
         self._topics[topic.vhost, topic.name] = topic
         self._by_id[topic.id] = topic
 
     def _add_partition(self, topic: Topic, log: Log | None) -> None:
         number = len(topic.partitions)
         if log is None:
-            id = self._take_id()
+            id = self._topology.take_id()
             size = min(topic.settings.segment_bytes, _SEGMENT_SIZE_MAX)
             log = Log(id, self.directory(id), self._reader, [], segment_size_max=size)
         partition = Partition(
@@ -215,9 +225,12 @@ class Topics:
         del self._by_id[topic.id]
         self.partition_count -= len(topic.partitions)
         self._flusher.change([Change(_key(topic), None)])
+        self._topology.remove_topic(self._topology.vhost(topic.vhost), topic.name)
         for partition in topic.partitions:
             self._flusher.forget(partition)
             partition.ring()
+        for reader in list(topic.readers):
+            reader.topic_deleted()
         for call in self.deleted:
             call(topic)
 

@@ -21,7 +21,7 @@ from broker.model.arguments import (
 )
 from broker.model.errors import ModelError, NotFound, PreconditionFailed
 from broker.model.exchange import QUEUE, Binding, Destination, Exchange
-from broker.model.message import Slice
+from broker.model.message import Sink, Slice
 from broker.model.queue import Memory, Queue
 from broker.model.resource import spoken
 from broker.model.vhost import Removed, Vhost
@@ -331,6 +331,14 @@ class Topology:
         self._forget(vhost, removed)
         return bool(removed.bindings)
 
+    def add_topic(self, vhost: Vhost, topic: Sink) -> None:
+        """As `Vhost.add_topic`: what it is, somebody else keeps."""
+        vhost.add_topic(topic)
+
+    def remove_topic(self, vhost: Vhost, name: str) -> None:
+        """With its bindings."""
+        self._forget(vhost, vhost.remove_topic(name))
+
     def _lasts(self, vhost: Vhost, binding: Binding) -> bool:
         if not binding.durable:
             return False
@@ -366,8 +374,14 @@ class Topology:
             self.vhosts[vhost].declare_exchange(name, durable=True, **value)
         for (vhost, name), value in by_kind.get(definitions.QUEUE, ()):
             self._load_queue(self.vhosts[vhost], name, value, open_log)
-        for (vhost, source, kind, name, _), value in by_kind.get(definitions.BINDING, ()):
-            self._load_binding(self.vhosts[vhost], source, Destination(kind, name), value)
+
+    def load_bindings(self, found: dict[str, dict[str, Any]]) -> None:
+        """Those among all definitions, when everything is there that they lead to."""
+        for key, value in found.items():
+            kind, names = definitions.names_of(key)
+            if kind == definitions.BINDING:
+                vhost, source, end, name, _ = names
+                self._load_binding(self.vhosts[vhost], source, Destination(end, name), value)
 
     def _load_queue(
         self,

@@ -16,6 +16,7 @@ from broker.amqp.errors import ProtocolError
 from broker.amqp.frames import AckRun, Envelope, OversizedContent, Publishes, PublishRun
 from broker.amqp.spec import DIRECT_REPLY_TO, ReplyCode
 from broker.model.channel import Unacked, unknown_delivery_tag
+from broker.model.consumers import Source
 from broker.model.errors import (
     AccessRefused,
     ModelError,
@@ -24,10 +25,10 @@ from broker.model.errors import (
 )
 from broker.model.exchange import EXCHANGE, QUEUE
 from broker.model.message import Slice
-from broker.model.queue import Queue
 from broker.model.resource import spoken
 from broker.model.user import Right
 from broker.node.node import Published
+from broker.server.amqp import stream
 from broker.server.amqp.channel import Channel, handles
 from broker.server.amqp.confirms import Confirms
 from broker.server.amqp.topology import name_of, queue_of
@@ -318,7 +319,7 @@ def reject(channel: Channel, entries: Sequence[Unacked]) -> None:
 def give_back(channel: Channel, entries: Sequence[Unacked]) -> None:
     """They are ready again where they were."""
     node = channel.connection.node
-    by_queue: dict[Queue, list[Slice]] = {}
+    by_queue: dict[Source, list[Slice]] = {}
     for entry in entries:
         by_queue.setdefault(entry.queue, []).append(entry.piece)
     for queue, pieces in by_queue.items():
@@ -351,6 +352,8 @@ def basic_get(channel: Channel, method: methods.BasicGet) -> None:
     connection = channel.connection
     name = name_of(channel, method.queue)
     channel.check(Right.READ, QUEUE, name)
+    if (topic := stream.topic_of(channel, name)) is not None:
+        raise stream.refuse("basic.get", topic)
     queue = queue_of(channel, name)
     metrics = connection.node.metrics
     piece = queue.get(connection.node.clock.now_ms(), acks=not method.no_ack)

@@ -24,6 +24,7 @@ from broker.amqp.frames import (
 from broker.amqp.methods import Method
 from broker.amqp.spec import BASIC_CLASS, ReplyCode
 from broker.model.channel import Ledger, Prefetch
+from broker.model.consumers import Source
 from broker.model.errors import ModelError
 from broker.model.queue import Queue
 from broker.model.user import Permission, Right
@@ -221,7 +222,7 @@ class Channel:
             return
         node = self.connection.node
         queue.remove_consumer(consumer, node.clock.now_ms())
-        if queue.auto_delete and not len(queue.consumers):
+        if isinstance(queue, Queue) and queue.auto_delete and not len(queue.consumers):
             node.topology.delete_queue(self.connection.vhost, queue)
         else:
             node.mark(queue)
@@ -246,7 +247,7 @@ class Channel:
 
     def requeue_all(self) -> None:
         node = self.connection.node
-        by_queue: dict[Queue, list[Any]] = {}
+        by_queue: dict[Source, list[Any]] = {}
         for entry in self.ledger.settle_all():
             by_queue.setdefault(entry.queue, []).append(entry.piece)
             if entry.prefetch is not None:

@@ -16,6 +16,7 @@ from broker.model.errors import NotImplementedHere, PreconditionFailed
 from broker.model.exchange import QUEUE
 from broker.model.resource import spoken
 from broker.model.user import Right
+from broker.server.amqp import stream
 from broker.server.amqp.channel import Channel, handles
 from broker.server.amqp.delivery import AmqpConsumer
 from broker.server.amqp.topology import name_of, queue_of, random_name
@@ -47,7 +48,8 @@ def basic_consume(channel: Channel, method: methods.BasicConsume) -> None:
         raise ProtocolError(ReplyCode.NOT_ALLOWED, f"reached maximum ({limit}) of consumers per channel")
     name = name_of(channel, method.queue)
     channel.check(Right.READ, QUEUE, name)
-    queue = queue_of(channel, name)
+    topic = stream.topic_of(channel, name)
+    queue = queue_of(channel, name) if topic is None else stream.reader_for(channel, topic, method)
     consumer = AmqpConsumer(
         channel,
         tag,

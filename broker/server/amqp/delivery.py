@@ -17,8 +17,8 @@ from broker.amqp import content, methods, wire
 from broker.amqp.frames import Envelope
 from broker.amqp.spec import FRAME_END, FRAME_METHOD
 from broker.model.channel import Prefetch, Unacked
+from broker.model.consumers import Source
 from broker.model.message import Slice
-from broker.model.queue import Queue
 from broker.node.peers import ConsumerSnapshot
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class AmqpConsumer:
         self,
         channel: Channel,
         tag: str,
-        queue: Queue,
+        queue: Source,
         *,
         acks: bool,
         exclusive: bool,
@@ -87,7 +87,7 @@ class AmqpConsumer:
         room = own.limit - own.used if own.limit else _UNLIMITED
         return min(room, shared.limit - shared.used) if shared.limit else room
 
-    def deliver(self, queue: Queue, piece: Slice) -> None:
+    def deliver(self, queue: Source, piece: Slice) -> None:
         channel = self.channel
         contents = piece.contents
         count = len(contents)
@@ -139,7 +139,7 @@ class AmqpConsumer:
         self._frames[exchange, routing_key, redelivered] = known
         return known
 
-    def queue_deleted(self, queue: Queue) -> None:
+    def queue_deleted(self, queue: Source) -> None:
         """The consumer ends with its queue; a client that can hear it is told."""
         self.channel.forget_consumer(self)
         if self._connection.capability("consumer_cancel_notify"):

@@ -11,12 +11,14 @@ import os
 
 from broker.amqp import methods
 from broker.amqp.spec import DIRECT_REPLY_TO
-from broker.model.arguments import Arguments
+from broker.model.arguments import STREAM, Arguments, check_agree
 from broker.model.errors import AccessRefused, NotFound
 from broker.model.exchange import EXCHANGE, QUEUE, Destination
 from broker.model.queue import Queue
 from broker.model.resource import cleaned, spoken
 from broker.model.user import Right
+from broker.node.topics import Topic
+from broker.server.amqp import stream
 from broker.server.amqp.channel import Channel, handles
 
 
@@ -129,6 +131,10 @@ def queue_declare(channel: Channel, method: methods.QueueDeclare) -> None:
     if name.startswith(DIRECT_REPLY_TO):
         _declare_reply_queue(channel, name, method)
         return
+    topic = stream.topic_of(channel, name)
+    if topic is not None or (stream.is_stream(method.arguments) and not method.passive):
+        _declare_stream(channel, name, topic, method)
+        return
     queue = _find(channel, name) if method.passive else _declare(channel, name, method)
     channel.last_queue = queue.name
     _reply_when_safe(
@@ -140,6 +146,18 @@ def queue_declare(channel: Channel, method: methods.QueueDeclare) -> None:
         ),
         method.nowait,
     )
+
+
+def _declare_stream(channel: Channel, name: str, topic: Topic | None, method: methods.QueueDeclare) -> None:
+    if topic is not None and method.passive:
+        channel.check_any(QUEUE, name)
+    else:
+        channel.check(Right.CONFIGURE, QUEUE, name)
+        of = spoken(QUEUE, name, channel.connection.vhost.name)
+        check_agree("x-queue-type", of, STREAM, method.arguments.get("x-queue-type"))
+        topic = stream.declare(channel, name, method)
+    channel.last_queue = topic.name
+    _reply_when_safe(channel, stream.declared(topic), method.nowait)
 
 
 def _find(channel: Channel, name: str) -> Queue:
@@ -190,7 +208,7 @@ def _declare_reply_queue(channel: Channel, name: str, method: methods.QueueDecla
 def queue_bind(channel: Channel, method: methods.QueueBind) -> None:
     name = _bindable(channel, method.queue)
     key = _key_of(method.queue, name, method.routing_key)
-    _bind(channel, method.exchange, Destination(QUEUE, name), key, method.arguments)
+    _bind(channel, method.exchange, channel.connection.vhost.destination_of(name), key, method.arguments)
     _reply_when_safe(channel, methods.QueueBindOk(), method.nowait)
 
 
@@ -198,7 +216,7 @@ def queue_bind(channel: Channel, method: methods.QueueBind) -> None:
 def queue_unbind(channel: Channel, method: methods.QueueUnbind) -> None:
     name = _bindable(channel, method.queue)
     key = _key_of(method.queue, name, method.routing_key)
-    _unbind(channel, method.exchange, Destination(QUEUE, name), key, method.arguments)
+    _unbind(channel, method.exchange, channel.connection.vhost.destination_of(name), key, method.arguments)
     _reply_when_safe(channel, methods.QueueUnbindOk(), nowait=False)
 
 
@@ -219,6 +237,8 @@ def _bindable(channel: Channel, asked: str) -> str:
 def queue_purge(channel: Channel, method: methods.QueuePurge) -> None:
     name = name_of(channel, method.queue)
     channel.check(Right.READ, QUEUE, name)
+    if (topic := stream.topic_of(channel, name)) is not None:
+        raise stream.refuse("queue.purge", topic)
     queue = queue_of(channel, name)
     count = queue.purge()
     channel.connection.node.mark(queue)
@@ -231,7 +251,13 @@ def queue_delete(channel: Channel, method: methods.QueueDelete) -> None:
     name = name_of(channel, cleaned(method.queue))
     channel.check(Right.CONFIGURE, QUEUE, name)
     count = 0
-    if name in connection.vhost.queues:
+    topic = stream.topic_of(channel, name)
+    if topic is not None:
+        if method.if_unused or method.if_empty:
+            raise stream.refuse("queue.delete with if-unused or if-empty", topic)
+        count = stream.declared(topic).message_count
+        connection.node.topics.delete(topic)
+    elif name in connection.vhost.queues:
         queue = connection.vhost.queue(name, connection)
         count = connection.node.topology.delete_queue(
             connection.vhost,

@@ -1,4 +1,4 @@
-"""Parts of kafka-python that serve as a second opinion; the package warns when it is imported."""
+"""kafka-python: a client, and parts that serve as a second opinion; the package warns when it is imported."""
 
 import warnings
 
@@ -7,6 +7,31 @@ with warnings.catch_warnings():
     from kafka.partitioner.default import murmur2
     from kafka.record import MemoryRecords, MemoryRecordsBuilder
 
-    from kafka import codec
+    from kafka import (
+        ConsumerRebalanceListener,
+        KafkaAdminClient,
+        KafkaConsumer,
+        KafkaProducer,
+        OffsetAndMetadata,
+        OffsetSpec,
+        TopicPartition,
+        admin,
+        codec,
+        errors,
+    )
 
-__all__ = ["MemoryRecords", "MemoryRecordsBuilder", "codec", "murmur2"]
+__all__ = [
+    "ConsumerRebalanceListener",
+    "KafkaAdminClient",
+    "KafkaConsumer",
+    "KafkaProducer",
+    "MemoryRecords",
+    "MemoryRecordsBuilder",
+    "OffsetAndMetadata",
+    "OffsetSpec",
+    "TopicPartition",
+    "admin",
+    "codec",
+    "errors",
+    "murmur2",
+]

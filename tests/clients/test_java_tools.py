@@ -7,14 +7,13 @@ Why:    `LEVERET_TESTS_KAFKA=127.0.0.1:9092 pytest tests/clients/test_java_tools
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 from collections import Counter
 
 import pytest
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 import confluent
@@ -123,7 +122,9 @@ def test_more_partitions_and_never_fewer(tools, topic):
 def test_topics_that_are_refused(bootstrap, tools, name, arguments, reason):
     said = tools.refused("TopicCommand", "--create", "--topic", name, *arguments)
     assert reason in said
-    assert name not in AdminClient({"bootstrap.servers": bootstrap}).list_topics(timeout=10).topics
+    assert (
+        name not in AdminClient({"bootstrap.servers": bootstrap}).list_topics(timeout=confluent.WAIT_S).topics
+    )
 
 
 def test_every_codec(tools, name):
@@ -316,7 +317,7 @@ def test_configs_of_a_topic(tools, topic):
 
 
 def test_configs_of_the_broker(bootstrap, tools):
-    (node,) = AdminClient({"bootstrap.servers": bootstrap}).list_topics(timeout=10).brokers
+    (node,) = AdminClient({"bootstrap.servers": bootstrap}).list_topics(timeout=confluent.WAIT_S).brokers
     entity = ("--entity-type", "brokers", "--entity-name", str(node))
     first, *lines = tools.run("ConfigCommand", *entity, "--describe", "--all")
     assert first == f"All configs for broker {node} are:"
@@ -337,9 +338,9 @@ def test_log_dirs(tools, filled):
 @pytest.fixture
 def without_new_topic(bootstrap):
     """`ClientCompatibilityTest` makes a topic of this name, and leaves it."""
-    gone = AdminClient({"bootstrap.servers": bootstrap}).delete_topics(["newtopic"])["newtopic"]
-    with contextlib.suppress(KafkaException):  # it was not there
-        gone.result(confluent.WAIT_S)
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    if "newtopic" in admin.list_topics(timeout=confluent.WAIT_S).topics:
+        admin.delete_topics(["newtopic"])["newtopic"].result(confluent.WAIT_S)
 
 
 @pytest.mark.usefixtures("without_new_topic")

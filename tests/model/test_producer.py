@@ -356,7 +356,7 @@ def test_the_log_may_have_lost_what_the_snapshot_has():
 
 def test_a_snapshot_has_whole_batches():
     restored = Producers()
-    restored.restore(with_batches((0, 2), (2, 2)).snapshot(103), 103)
+    restored.restore(with_batches((0, 2), (2, 2)).snapshot(103), 104)
     assert restored.describe() == [(1, 0, 1, 107)]
 
 

@@ -175,7 +175,7 @@ def test_partitions_are_shared_out(producer, consumer, topic):
             owned[index] = members[index].assignment()
 
     def run(index):
-        poll_until(index, lambda: len(owned[index]) == 1)
+        poll_until(index, lambda: [len(one) for one in owned] == [1, 1, 1] and len(set().union(*owned)) == 3)
         shared.wait(WAIT_S)
         looked.wait(WAIT_S)
         if index == 2:

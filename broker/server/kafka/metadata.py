@@ -198,7 +198,8 @@ def describe_topic_partitions(connection: KafkaConnection, request: Request, rep
         described = _described(connection, topic, True)
         described["partitions"] = described["partitions"][begins : begins + room]
         for partition in described["partitions"]:
-            partition |= {"eligible_leader_replicas": None, "last_known_elr": None}
+            # Null is allowed, but Java's admin client stumbles over it.
+            partition |= {"eligible_leader_replicas": [], "last_known_elr": []}
         found.append(described)
         shown = begins + len(described["partitions"])
         room -= len(described["partitions"])

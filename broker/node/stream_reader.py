@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -53,18 +53,59 @@ INTERVAL_MS: Final = {
 class _Position:
     """Where the reader is in one partition."""
 
-    __slots__ = ("decoded", "number", "offset", "partition")
+    __slots__ = ("_batch", "number", "octets", "offset", "partition")
 
     def __init__(self, partition: Partition, number: int | None, offset: int) -> None:
         self.partition = partition
         self.number = number
         """None where there is only one."""
         self.offset = offset
-        self.decoded: deque[Record] = deque()
+        self.octets = b""
+        self._batch: Iterator[Record] = iter(())
 
     @property
     def ready_count(self) -> int:
-        return max(self.partition.high_watermark - self.offset, 0) + len(self.decoded)
+        """At most: offsets may have gaps."""
+        return max(self.partition.high_watermark - self.offset, 0)
+
+    def next(self) -> Record | None:
+        """The next record; what retention has taken away, and what cannot be opened, is passed over."""
+        while self.offset < self.partition.high_watermark:
+            try:
+                for record in self._batch:
+                    if record.offset >= self.offset:
+                        self.offset = record.offset + 1
+                        return record
+            except RecordProblem as problem:
+                logger.error("partition %s: the batch at %d: %s", self.partition.name, self.offset, problem)
+            if not self._open():
+                return None
+        return None
+
+    def _open(self) -> bool:
+        """Go on to the next batch, if there is one."""
+        if not self._has_batch() and not self._read():
+            return False
+        header = records.read_header(self.octets)
+        batch, self.octets = self.octets[: header.size], self.octets[header.size :]
+        self._batch = iter(())
+        if header.base_offset + header.last_offset_delta >= self.offset:
+            self._batch = records.iterate(batch)
+        return True
+
+    def _has_batch(self) -> bool:
+        octets = self.octets
+        return len(octets) >= records.HEADER_SIZE and len(octets) >= records.read_header(octets).size
+
+    def _read(self) -> bool:
+        partition = self.partition
+        if self.offset < partition.start_offset:
+            self.offset = partition.start_offset
+        try:
+            self.octets = partition.read(self.offset, _READ_SIZE)
+        except OffsetOutOfRange:
+            return False
+        return bool(self.octets)
 
 
 class StreamReader:
@@ -147,47 +188,14 @@ class StreamReader:
             self._mark(self)
 
     def _next(self) -> tuple[_Position, Record] | None:
+        """From the partitions in turn."""
         for _ in range(len(self._positions)):
             position = self._positions[0]
-            if not position.decoded:
-                self._read(position)
-            if position.decoded:
-                record = position.decoded.popleft()
-                if not position.decoded:
-                    self._positions.rotate(-1)
-                return position, record
             self._positions.rotate(-1)
+            record = position.next()
+            if record is not None:
+                return position, record
         return None
-
-    def _read(self, position: _Position) -> None:
-        """The next batches of a partition; what retention has taken away is passed over."""
-        partition = position.partition
-        while not position.decoded and position.offset < partition.high_watermark:
-            try:
-                octets = partition.read(position.offset, _READ_SIZE)
-            except OffsetOutOfRange:
-                position.offset = max(partition.start_offset, min(position.offset, partition.high_watermark))
-                continue
-            if not octets:
-                return
-            self._decode(position, octets)
-
-    def _decode(self, position: _Position, octets: bytes) -> None:
-        at = 0
-        while len(octets) - at >= records.HEADER_SIZE:
-            header = records.read_header(octets, at)
-            if at + header.size > len(octets):
-                return
-            try:
-                wanted = position.offset
-                for record in records.iterate(octets[at : at + header.size]):
-                    if record.offset >= wanted:
-                        position.decoded.append(record)
-            except RecordProblem as problem:
-                where = f"partition {position.partition.name} at offset {header.base_offset}"
-                logger.error("%s: a batch is passed over: %s", where, problem)
-            position.offset = header.base_offset + header.last_offset_delta + 1
-            at += header.size
 
     def _wants(self, record: Record) -> bool:
         if self._filter is None:

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 _ACKS: Final = frozenset({-1, 0, 1})
 _ZSTD: Final = 4
 _ZSTD_VERSION_MIN: Final = 7
+# Whoever opens a batch holds up the others for some microseconds a record.
+_RECORDS_MAX: Final = 200_000
+_INFLATED_SIZE_MIN: Final = 1024 * 1024
+_INFLATED_GROWTH_MAX: Final = 32
 
 
 class _Refused(Exception):
@@ -139,14 +143,17 @@ def _checked(partition: Partition, request: Request, octets: memoryview | None) 
                 ErrorCode.INVALID_TIMESTAMP,
                 f"timestamp {header.base_timestamp} is more than {settings.before_max_ms} ms ago",
             )
+    if header.count > _RECORDS_MAX:
+        text = f"{header.count} records in a batch, where {_RECORDS_MAX} are the limit"
+        raise _Refused(ErrorCode.MESSAGE_TOO_LARGE, text)
     if settings.compacts:
-        _check_keys(octets)
+        _check_keys(octets, max(_INFLATED_SIZE_MIN, _INFLATED_GROWTH_MAX * header.size))
     return header
 
 
-def _check_keys(octets: Any) -> None:
+def _check_keys(octets: Any, inflated_size_max: int) -> None:
     """What is compacted by key needs one in each record."""
-    if any(record.key is None for record in records.iterate(octets)):
+    if any(record.key is None for record in records.iterate(octets, inflated_size_max=inflated_size_max)):
         raise _Refused(ErrorCode.INVALID_RECORD, "a record of a compacted topic has no key")
 
 

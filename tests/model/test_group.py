@@ -63,6 +63,14 @@ def test_who_was_given_an_id_may_leave_without_having_been_a_member() -> None:
     assert "late-2" not in host.gone()
 
 
+def test_an_id_that_was_given_and_has_left_is_not_waited_for() -> None:
+    host = Host()
+    host.join()
+    host.group.leave([Leaving("client-1")], host.now)
+    assert host.group.idle
+    assert host.group.next_moment() == 0
+
+
 def test_leaving_with_an_id_that_was_only_given_does_not_disturb_a_stable_group() -> None:
     host = Host()
     host.settle(2)
@@ -396,6 +404,15 @@ def test_a_new_member_that_is_parked_for_long_must_ask_again() -> None:
     assert token in host.parked
     host.pass_time(1)
     assert host.error(token) is GroupError.UNKNOWN_MEMBER_ID
+
+
+def test_a_negative_rebalance_timeout_is_none() -> None:
+    host = Host()
+    first = host.join(old=True, rebalance_ms=-(2**31))
+    token = host.join(old=True, rebalance_ms=-(2**31))
+    host.pass_time(0)
+    assert host.joined(token).generation == 2
+    assert host.gone()[host.joined(first).member_id] == "did not join again in time"
 
 
 def test_nothing_is_due_in_an_empty_group() -> None:
@@ -767,6 +784,8 @@ def test_a_subscription_counts_as_soon_as_it_is_known() -> None:
     host.join(leader, protocols=[("range", b"more")])
     assert host.group.state == "PreparingRebalance"
     assert host.group.subscribed_topics() == {"topics", "more"}
+    host.join(old=True, protocols=[("range", b"new")])
+    assert host.group.subscribed_topics() == {"topics", "more", "new"}
 
 
 def test_subscriptions_that_cannot_be_read_may_be_anything() -> None:

@@ -203,6 +203,16 @@ def test_an_instance_that_has_come_back_is_no_new_member() -> None:
     assert host.gone().keys().isdisjoint({leader, back})
 
 
+def test_an_instance_that_has_come_back_has_a_session_of_its_own() -> None:
+    host = Host()
+    (old,) = settled(host, "one")
+    host.pass_time(SESSION_MS - 1)
+    new = host.joined(host.join(instance="one")).member_id
+    assert host.group.next_moment() == host.now + SESSION_MS
+    host.pass_time(SESSION_MS)
+    assert host.gone() == {old: f"replaced by {new}", new: "its session timed out"}
+
+
 def test_a_static_member_goes_when_its_session_ends() -> None:
     host = Host()
     leader, second = settled(host, "one", "two")

@@ -1,0 +1,79 @@
+"""KafkaJS, node's client, against a real broker; the scenarios are in kafkajs_scenarios.js."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import npm
+
+SCENARIOS = Path(__file__).with_name("kafkajs_scenarios.js")
+SCENARIO_S = 30
+
+
+@pytest.fixture(scope="module")
+def modules():
+    return npm.installed("kafkajs", "2.2.4")
+
+
+@pytest.fixture
+def seen(log_broker, topic, modules):
+    """Runs a scenario; returns what it saw."""
+
+    def run(name, *arguments):
+        command = ["node", str(SCENARIOS), log_broker.bootstrap, topic, name, *arguments]
+        environment = {**os.environ, "NODE_PATH": str(modules), "KAFKAJS_NO_PARTITIONER_WARNING": "1"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SCENARIO_S)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return run
+
+
+@pytest.mark.parametrize("codec", ["None", "GZIP"])
+def test_what_was_produced_is_read(seen, codec):
+    """The other codecs are packages of their own."""
+    found = seen("produceAndConsume", codec)
+    assert found == {"baseOffset": "0", "errorCode": 0, "offsets": list(range(100)), "same": True}
+
+
+def test_keys_headers_and_times(seen):
+    first, second = seen("keysHeadersAndTimes")
+    assert first == {
+        "key": "key",
+        "value": "value",
+        "timestamp": "1700000000000",
+        "headers": {"a": "one", "b": ["two", "three"], "ü": "ü"},
+    }
+    assert (second["key"], second["value"], second["headers"]) == ("key", None, {})
+
+
+def test_an_idempotent_producer(seen):
+    assert seen("idempotent") == {"offsets": list(range(20))}
+
+
+def test_acks(seen):
+    assert seen("acks") == {"values": ["0", "1", "-1"]}
+
+
+def test_partitions_are_shared_out(seen):
+    assert seen("group") == {"seen": [[1, 1, 1], [1, 2], [3]]}
+
+
+def test_commits_and_seek(seen):
+    assert seen("commitsAndSeek") == {"later": ["4", "5", "6", "7", "8", "9"], "sought": ["9"]}
+
+
+def test_offsets(seen):
+    found = seen("offsets")
+    ends = [
+        {"partition": 0, "offset": "10", "high": "10", "low": "0"},
+        {"partition": 1, "offset": "0", "high": "0", "low": "0"},
+        {"partition": 2, "offset": "0", "high": "0", "low": "0"},
+    ]
+    since = [{"partition": number, "offset": offset} for number, offset in enumerate(["4", "0", "0"])]
+    assert found == {"ends": ends, "since": since}

@@ -80,7 +80,7 @@ def table(lines):
 def test_topics(tools, name):
     create = ("--create", "--topic", name, "--partitions", "3", "--config", "retention.ms=100000")
     assert tools.run("TopicCommand", *create) == [f"Created topic {name}."]
-    assert f"Topic '{name}' already exists." in tools.refused("TopicCommand", *create)
+    assert "TopicExistsException: " in tools.refused("TopicCommand", *create)
     assert name in tools.run("TopicCommand", "--list")
     whole, *partitions = tools.run("TopicCommand", "--describe", "--topic", name)
     assert re.search(r"TopicId: [\w-]{22}\tPartitionCount: 3\tReplicationFactor: 1\tConfigs: ", whole)
@@ -98,30 +98,22 @@ def test_more_partitions_and_never_fewer(tools, topic):
     alter = ("TopicCommand", "--alter", "--topic", topic, "--partitions")
     assert tools.run(*alter, "5") == []
     said = tools.refused(*alter, "2")
-    assert f"The topic {topic} currently has 5 partition(s); 2 would not be an increase." in said
+    assert "InvalidPartitionsException: " in said
     assert tools.run("GetOffsetShell", "--topic", topic) == [f"{topic}:{number}:0" for number in range(5)]
 
 
 @pytest.mark.parametrize(
-    ("name", "arguments", "reason"),
+    ("name", "arguments", "error"),
     [
-        ("unknown", ("--config", "nosuch=1"), "Unknown topic config name: nosuch"),
-        (
-            "not-a-number",
-            ("--config", "retention.ms=abc"),
-            "Invalid value abc for configuration retention.ms: Not a number of type LONG",
-        ),
-        (
-            "with space",
-            (),
-            "contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'",
-        ),
-        ("copies", ("--replication-factor", "2"), "replication factor"),
+        ("unknown-config", ("--config", "nosuch=1"), "InvalidConfigurationException"),
+        ("not-a-number", ("--config", "retention.ms=abc"), "InvalidConfigurationException"),
+        ("with space", (), "InvalidTopicException"),
+        ("two-copies", ("--replication-factor", "2"), "InvalidReplicationFactorException"),
     ],
 )
-def test_topics_that_are_refused(bootstrap, tools, name, arguments, reason):
+def test_topics_that_are_refused(bootstrap, tools, name, arguments, error):
     said = tools.refused("TopicCommand", "--create", "--topic", name, *arguments)
-    assert reason in said
+    assert f"org.apache.kafka.common.errors.{error}: " in said
     assert (
         name not in AdminClient({"bootstrap.servers": bootstrap}).list_topics(timeout=confluent.WAIT_S).topics
     )
@@ -200,11 +192,8 @@ def test_offsets_and_groups_are_deleted(tools, group):
     assert tools.run(*command, "--delete") == [
         f"Deletion of requested consumer groups ('{group}') was successful."
     ]
-    assert "GroupIdNotFoundException: The group id does not exist." in "\n".join(
-        tools.run(*command, "--delete")
-    )
-    said = "\n".join(tools.run(*command, "--describe"))
-    assert f"GroupIdNotFoundException: Group {group} not found." in said
+    assert "GroupIdNotFoundException: " in "\n".join(tools.run(*command, "--delete"))
+    assert "GroupIdNotFoundException: " in "\n".join(tools.run(*command, "--describe"))
 
 
 def test_what_was_acknowledged_is_there(tools, topic):
@@ -242,7 +231,7 @@ def test_a_group_shares_partitions_and_takes_over(bootstrap, tools, topic):
             assert [(row["HOST"], row["#PARTITIONS"]) for row in members] == [("/127.0.0.1", "1")] * 2
             assert tools.run(*command, "--describe", "--state")[-1].split()[-3:] == ["range", "Stable", "2"]
             said = "\n".join(tools.run(*command, "--delete"))
-            assert "GroupNotEmptyException: The group is not empty." in said
+            assert "GroupNotEmptyException: " in said
             second.kill()
         assert assigned(first) == [0, 1]
         confluent.produce(confluent.producer(bootstrap), topic, [b"x"] * 100)
@@ -295,7 +284,7 @@ def test_records_are_deleted(tools, filled, tmp_path):
     assert tools.run(*earliest) == [f"{filled}:0:2", f"{filled}:1:2"]
     assert read(tools, filled, 2, "--from-beginning") == ["two", "three"]
     (refused,) = delete((0, 1000))
-    assert "OffsetOutOfRangeException: The requested offset is not within the range of offsets" in refused
+    assert "OffsetOutOfRangeException: " in refused
 
 
 def test_configs_of_a_topic(tools, topic):
@@ -313,7 +302,7 @@ def test_configs_of_a_topic(tools, topic):
     every = configs("--all")
     assert (every["cleanup.policy"], every["retention.ms"]) == ("compact", "604800000")
     said = tools.refused(*entity, "--alter", "--add-config", "nosuch=1")
-    assert "InvalidConfigurationException: Unknown topic config name: nosuch" in said
+    assert "InvalidConfigurationException: " in said
 
 
 def test_configs_of_the_broker(bootstrap, tools):

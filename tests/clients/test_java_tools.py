@@ -105,8 +105,6 @@ def test_more_partitions_and_never_fewer(tools, topic):
 @pytest.mark.parametrize(
     ("name", "arguments", "error"),
     [
-        ("unknown-config", ("--config", "nosuch=1"), "InvalidConfigurationException"),
-        ("not-a-number", ("--config", "retention.ms=abc"), "InvalidConfigurationException"),
         ("with space", (), "InvalidTopicException"),
         ("two-copies", ("--replication-factor", "2"), "InvalidReplicationFactorException"),
     ],

@@ -2,7 +2,8 @@
 
 Flow:   `append` gives a batch its offset; it waits here until the flusher takes it, for the journal or for
         the log's files; when its commit is safe the high watermark rises and the bells ring.
-Limits: what waits is at most what comes in while one sync runs, and what the journal may hold. An answer to
+Limits: what waits is at most what comes in while one sync runs, and what the journal may hold. Of what the files
+        have, the newest `_TAIL_SIZE` octets stay in memory, as long as the partition is in use. An answer to
         `read` has one batch at least and otherwise about as many octets as were asked for.
 Why:    Only what is safe is read: an offset that somebody has seen never gets another record after a crash.
         A batch is not opened to be stored; for a time, its records are looked at when somebody asks.
@@ -12,9 +13,10 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from broker.kafka import records
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("broker.node")
 
+# Most consumers are at the end, and need no file.
+_TAIL_SIZE = 128 * 1024
 # What a batch costs in memory beside its octets.
 _BATCH_COST = 256
 # Of the producers' state of one partition.
@@ -69,6 +73,9 @@ class Partition:
         "_journaled",
         "_journaled_settlements",
         "_reader",
+        "_recent",
+        "_recent_size",
+        "_resting",
         "_round",
         "_round_commit",
         "_settlements",
@@ -117,6 +124,10 @@ class Partition:
         self._flusher = flusher
         self.now_ms = now_ms
         self._waiting: list[Batch] = []
+        # What waits or is being written, and before that the newest of what the files have; ascending.
+        self._recent: deque[Batch] = deque()
+        self._recent_size = 0
+        self._resting = True
         self._journaled = 0
         self._settlements: list[Settlement] = []
         self._journaled_settlements = 0
@@ -172,6 +183,9 @@ class Partition:
                 now_ms,
             )
         self._waiting.append(batch)
+        self._recent.append(batch)
+        self._recent_size += batch.size
+        self._resting = False
         self.next_offset = batch.next_offset
         self._flusher.appended(self, batch.size + _BATCH_COST)
         if self._round_commit is not commit:
@@ -183,7 +197,21 @@ class Partition:
 
     def _safe(self, until: list[int]) -> None:
         self.high_watermark = until[0]
+        self._forget_recent(_TAIL_SIZE)
         self.ring()
+
+    def _forget_recent(self, size_max: int) -> None:
+        """Let go of the oldest of what is in memory, down to this size, as far as the files have it."""
+        recent = self._recent
+        unfiled = self._unfiled()
+        while recent and self._recent_size > size_max and recent[0].base_offset < unfiled:
+            self._recent_size -= recent.popleft().size
+
+    def _unfiled(self) -> int:
+        """The first offset that no file has."""
+        if writing := self.log.being_written:
+            return writing[0][1].base_offset
+        return self._waiting[0].base_offset if self._waiting else self.next_offset
 
     def ring(self) -> None:
         """Call those who wait, once."""
@@ -206,9 +234,9 @@ class Partition:
         if offset == self.high_watermark:
             return b""
         while True:
-            memory = self._in_memory()
-            if memory and offset >= memory[0].base_offset:
-                return _joined(memory, offset, size_max, self.high_watermark)
+            recent = self._recent
+            if recent and offset >= recent[0].base_offset:
+                return _joined(recent, offset, size_max, self.high_watermark)
             try:
                 found = self.log.read_octets(offset, size_max)
             except CorruptLog as error:
@@ -217,7 +245,7 @@ class Partition:
                 continue
             except OSError as error:
                 raise SyncFailed(f"partition {self.name}: cannot be read: {error.strerror}") from error
-            return found or _joined(memory, offset, size_max, self.high_watermark)
+            return found or _joined(recent, offset, size_max, self.high_watermark)
 
     def _in_memory(self) -> list[Batch]:
         """What no file has yet, ascending."""
@@ -322,6 +350,9 @@ class Partition:
     def retain(self, now_ms: int) -> None:
         """Let go of what is too old or too much, as its topic says; called now and then."""
         settings = self.settings
+        if self._resting:
+            self._forget_recent(0)
+        self._resting = True
         if self.log.size and now_ms - self._began_ms >= settings.segment_ms:
             self.log.roll_due = True
         if settings.deletes:
@@ -444,11 +475,11 @@ class Partition:
         return self.log.start_offset
 
 
-def _joined(memory: list[Batch], offset: int, size_max: int, below: int) -> bytes:
+def _joined(memory: deque[Batch], offset: int, size_max: int, below: int) -> bytes:
     """Whole batches, the first one whatever its size."""
     parts: list[bytes] = []
     at = max(bisect_right(memory, offset, key=_base_offset) - 1, 0)
-    for batch in memory[at:]:
+    for batch in islice(memory, at, None):
         if batch.next_offset <= offset:
             continue
         if batch.base_offset >= below or (parts and batch.size > size_max):

@@ -53,6 +53,19 @@ def code_of(error: model.ModelError) -> ErrorCode:
     return ErrorCode.INVALID_REQUEST
 
 
+class Refused(Exception):
+    """One part of a request is not done; the others may be."""
+
+    def __init__(self, code: ErrorCode, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+def refusal(error: Refused | model.ModelError) -> dict[str, Any]:
+    """The two fields that most results have, of what was not done."""
+    return failure(error.code if isinstance(error, Refused) else code_of(error), str(error))
+
+
 def failure(code: ErrorCode, text: str | None = None) -> dict[str, Any]:
     """The two fields that most results have."""
     return {"error_code": code, "error_message": text}

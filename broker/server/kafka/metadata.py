@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from broker.server.kafka.connection import KafkaConnection
     from broker.server.kafka.handlers import Handler
 
+# What concerns the broker as a whole is asked for under this name: whoever may do something with anything may.
+CLUSTER: Final = ""
+
 _NO_ID: Final = bytes(16)
 _PARTITIONS_MAX: Final = 2000
 _NOT_ASKED: Final = -(2**31)
@@ -80,7 +83,7 @@ def metadata(connection: KafkaConnection, request: Request, reply: Reply) -> Non
             commit = connection.node.flusher.open
     cluster_operations = _NOT_ASKED
     if body["include_cluster_authorized_operations"]:
-        cluster_operations = operations(connection, "")
+        cluster_operations = operations(connection, CLUSTER)
     reply.answer_after(
         commit,
         {
@@ -162,7 +165,7 @@ def describe_cluster(connection: KafkaConnection, request: Request, reply: Reply
             "cluster_id": cluster_id(connection),
             "controller_id": node_id,
             "brokers": [{"broker_id": node_id, "host": host, "port": port, "rack": None}],
-            "cluster_authorized_operations": operations(connection, "") if asked else _NOT_ASKED,
+            "cluster_authorized_operations": operations(connection, CLUSTER) if asked else _NOT_ASKED,
         }
     )
 

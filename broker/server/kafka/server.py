@@ -16,7 +16,20 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from broker.node.node import Node
-from broker.server.kafka import fetch, groups, metadata, offsets, positions, produce, sasl, versions
+from broker.server.kafka import (
+    cluster_admin,
+    config_admin,
+    fetch,
+    groups,
+    log_admin,
+    metadata,
+    offsets,
+    positions,
+    produce,
+    sasl,
+    topic_admin,
+    versions,
+)
 from broker.server.kafka.connection import KafkaConnection
 from broker.server.kafka.options import KafkaOptions
 from broker.server.pump import Pump
@@ -29,7 +42,20 @@ logger = logging.getLogger("broker.server")
 
 _IDLE_CHECK_MS: Final = 30_000
 
-HANDLER_MODULES: Final = (versions, metadata, produce, fetch, positions, groups, offsets, sasl)
+HANDLER_MODULES: Final = (
+    versions,
+    metadata,
+    produce,
+    fetch,
+    positions,
+    groups,
+    offsets,
+    sasl,
+    topic_admin,
+    config_admin,
+    log_admin,
+    cluster_admin,
+)
 
 
 class KafkaServer:

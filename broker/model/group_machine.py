@@ -99,7 +99,7 @@ class GroupMachine(Generic[Token]):
             self.members.add(member)
             self.touch(member, now_ms)
         if members:
-            self.members.leader = leader
+            self.members.leader = leader if self.members.get(leader or "") else members[0].member_id
             self.state = GroupState.STABLE
 
     # Members that stay.

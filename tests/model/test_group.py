@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from broker.model.committed import Retention
@@ -737,6 +739,17 @@ def test_a_restored_group_has_the_leader_that_it_had() -> None:
     host.group = host.new_group(GroupLimits())
     host.group.restore(description, host.now)
     assert host.group.describe().leader == second
+
+
+def test_a_restored_group_whose_leader_is_not_there_is_led_by_the_first() -> None:
+    host = Host()
+    leader, second = host.settle(2)
+    description = replace(host.group.describe(), leader="")
+    host.group = host.new_group(GroupLimits())
+    host.group.restore(description, host.now)
+    assert host.group.describe().leader == leader
+    host.join(second, protocols=[("range", b"other")])
+    assert host.joined(host.join(leader)).leader == leader
 
 
 def test_a_restored_empty_group_knows_since_when() -> None:

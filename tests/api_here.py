@@ -1,6 +1,7 @@
 """The management API of a broker inside the test's own process.
 
-Flow:   `async with api_here(tmp_path) as api:` serves AMQP, HTTP and metrics on ports that the system picks;
+Flow:   `async with api_here(tmp_path) as api:` serves AMQP, HTTP and metrics, and Kafka's protocol if it is given
+        `kafka`, on ports that the system picks;
         `api.get`, `put`, `post` and `delete` ask as guest, who is an administrator, unless `user` is another.
 """
 
@@ -17,6 +18,7 @@ import trio
 from broker.management.options import ManagementOptions
 from broker.management.server import management_server
 from broker.node.node import Node
+from broker.server.kafka.options import KafkaOptions
 from broker.server.serve import Address
 from broker_here import BrokerHere, broker_here
 
@@ -77,9 +79,13 @@ class ApiHere:
 
 @asynccontextmanager
 async def api_here(
-    folder: Path, options: ManagementOptions | None = None, **node_options: Any
+    folder: Path,
+    options: ManagementOptions | None = None,
+    *,
+    kafka: KafkaOptions | None = None,
+    **node_options: Any,
 ) -> AsyncIterator[ApiHere]:
-    async with broker_here(folder, node_options=node_options) as broker:
+    async with broker_here(folder, node_options=node_options, kafka=kafka) as broker:
         broker.add_user("guest", "guest", tags=("administrator",))
         here = Address("127.0.0.1", 0)
         async with management_server(broker.node, here, here, options):

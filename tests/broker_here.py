@@ -1,6 +1,7 @@
 """A broker inside the test's own process and trio: its node and server are there to be looked at.
 
-Flow:   `async with broker_here(tmp_path) as broker:` listens on a port that the system picks.
+Flow:   `async with broker_here(tmp_path) as broker:` listens on a port that the system picks; on another one for
+        Kafka, if it is given `kafka`.
 Shape:  users: guest (everything in /), others as `broker.add_user` makes them; virtual host: /.
 """
 
@@ -20,7 +21,8 @@ from amqp_client import Client
 from broker.node.node import Node, NodeOptions, open_node
 from broker.server.amqp.options import AmqpOptions
 from broker.server.amqp.server import AmqpServer
-from broker.server.serve import Address, amqp_server
+from broker.server.kafka.options import KafkaOptions
+from broker.server.serve import Address, serve
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -75,15 +77,20 @@ class BrokerHere:
 
 @asynccontextmanager
 async def broker_here(
-    folder: Path, *, node_options: dict[str, Any] | None = None, **options: Any
+    folder: Path,
+    *,
+    node_options: dict[str, Any] | None = None,
+    kafka: KafkaOptions | None = None,
+    **options: Any,
 ) -> AsyncIterator[BrokerHere]:
     """`options` are those of `AmqpOptions`; delays for the refused are off unless they are asked for."""
     node = open_node(NodeOptions(str(folder / "data"), **(node_options or {})))
     try:
         amqp_options = replace(AmqpOptions(refused_delay_s=0.0), **options)
-        async with amqp_server(node, Address("127.0.0.1", 0), amqp_options) as server:
+        here = Address("127.0.0.1", 0)
+        async with serve(node, amqp_options, here, kafka, here) as servers:
             listener = node.listeners[0]
-            broker = BrokerHere(node, server, (listener.host, listener.port))
+            broker = BrokerHere(node, servers.amqp, (listener.host, listener.port))
             node.topology.put_vhost("/")
             broker.add_user("guest", "guest")
             await node.settled()

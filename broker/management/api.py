@@ -16,6 +16,7 @@ from broker.management import (
     connections,
     consumers,
     exchanges,
+    groups,
     health,
     messages,
     nodes,
@@ -23,7 +24,9 @@ from broker.management import (
     permissions,
     prometheus,
     queues,
+    records,
     runtime,
+    topics,
     users,
     vhosts,
 )
@@ -31,6 +34,7 @@ from broker.management.auth import Logins
 from broker.management.call import Call
 from broker.management.errors import model_refusal
 from broker.management.http import Request, Response, admit_nobody, refusal
+from broker.management.lag import Lags
 from broker.management.options import ManagementOptions
 from broker.management.rates import Rates
 from broker.management.routes import ROUTES, Needs, Route, allowed
@@ -46,6 +50,7 @@ RESOURCES = (
     connections,
     consumers,
     exchanges,
+    groups,
     health,
     messages,
     nodes,
@@ -53,6 +58,8 @@ RESOURCES = (
     permissions,
     prometheus,
     queues,
+    records,
+    topics,
     users,
     vhosts,
 )
@@ -65,6 +72,7 @@ class Api:
         self.node = node
         self.options = options
         self.rates = Rates(node)
+        self.lags = Lags(node)
         self.logins = Logins(node.accounts, options.loopback_users)
         self.started_at_s = runtime.started_at_s()
         self.serving = True

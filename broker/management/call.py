@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -22,7 +23,15 @@ NAME_SIZE_MAX: Final = 255
 # Who comes by HTTP owns no exclusive queue.
 NOBODY: Final = object()
 
+_WHOLE: Final = re.compile(r"-?[0-9]{1,20}")
+_DIGITS_MAX: Final = 40
+
 B = TypeVar("B", bound=Body)
+
+
+def whole(text: str) -> int | None:
+    """A whole number, if it is one that a computer has."""
+    return int(text) if _WHOLE.fullmatch(text) else None
 
 
 class Call:
@@ -69,6 +78,18 @@ class Call:
     def flag(self, name: str) -> bool:
         """`?name=true`."""
         return self.request.query.get(name) == "true"
+
+    def number(self, name: str, low: int, high: int) -> int | None:
+        """`?name=12`, None if it is not there. Raises Refused for what is no whole number between these."""
+        text = self.request.query.get(name)
+        if text is None:
+            return None
+        found = whole(text)
+        if found is None or not low <= found <= high:
+            raise bad_request(
+                f"{name}: expected a whole number from {low} to {high}, got '{text[:_DIGITS_MAX]}'"
+            )
+        return found
 
     def body(self, kind: type[B]) -> B:
         """Raises Refused for a body that is missing or wrong."""

@@ -1,6 +1,7 @@
 """Which HTTP status a rule of the model becomes. The only table of its kind for HTTP.
 
-Spec:   RabbitMQ: 404 for what is not there, 401 for what one may not do, 400 for all else.
+Spec:   RabbitMQ: 404 for what is not there, 401 for what one may not do, 400 for all else. A class that is not in
+        the table has the status of the nearest one above it.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ STATUSES: Final[dict[type[ModelError], tuple[int, str]]] = {
     PreconditionFailed: (400, "bad_request"),
     NotAllowed: (400, "bad_request"),
     NotImplementedHere: (400, "bad_request"),
+    ModelError: (400, "bad_request"),
 }
 
 
 def model_refusal(error: ModelError) -> Response:
     """The model's refusal as a client hears it."""
-    status, name = STATUSES[type(error)]
+    status, name = next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
     if status == 401:
         # RabbitMQ says no more than this; people want to know which right it was.
         body = {"error": name, "reason": "Access refused.", "explanation": str(error)}

@@ -93,6 +93,17 @@ def shown_once(query: Mapping[str, str], row: Row) -> Response:
     return as_json(only(row, columns) if columns else row)
 
 
+def shown_with(query: Mapping[str, str], row: Row, name: str, rows: Iterable[Row]) -> Response:
+    """The same, with one more column that has rows: they are made while they are sent."""
+    columns = columns_of(query)
+    row = only(row, columns) if columns else row
+    if columns and [name] not in columns:
+        return as_json(row)
+    rest = "," if row else ""
+    head = json.dumps(row, separators=(",", ":"), allow_nan=False)[:-1] + f'{rest}"{name}":'
+    return Response(200, JSON, chain((head.encode(),), _pieces(iter(rows)), (b"}",)))
+
+
 # ---- names and pages ----
 
 

@@ -20,6 +20,7 @@ from broker.management.errors import bad_request
 from broker.management.exchanges import exchange_of
 from broker.management.http import Refused, Response, as_json, refusal
 from broker.management.listing import Row, rows_answer
+from broker.management.payload import shown_octets
 from broker.management.queues import queue_of
 from broker.management.routes import route
 from broker.management.schema import GetBody, PropertiesBody, PublishBody
@@ -181,7 +182,7 @@ def _count(metrics: Metrics, piece: Slice | None, acks: bool) -> None:
 def _show(got: Got, body: GetBody) -> Row:
     octets = content.body_of(got.content)
     part = octets if body.truncate is None else octets[: body.truncate]
-    payload, encoding = _shown_payload(part, body.encoding)
+    payload, encoding = shown_octets(part, body.encoding)
     return {
         "payload_bytes": len(octets),
         "redelivered": got.redelivered,
@@ -192,16 +193,6 @@ def _show(got: Got, body: GetBody) -> Row:
         "payload": payload,
         "payload_encoding": encoding,
     }
-
-
-def _shown_payload(octets: bytes, encoding: str) -> tuple[str, str]:
-    """As text, where it is text and nobody wants it otherwise."""
-    if encoding == "auto":
-        try:
-            return octets.decode(), "string"
-        except UnicodeDecodeError:
-            pass
-    return base64.b64encode(octets).decode(), "base64"
 
 
 def _shown_properties(raw: bytes) -> Row:

@@ -51,6 +51,18 @@ def _short(value: str) -> str:
     return value
 
 
+def _texts(value: Any) -> Any:
+    """Names and values; a number or a flag is the text that Kafka has for it."""
+    if not isinstance(value, dict):
+        raise ValueError("expected an object")
+    found = {}
+    for name, one in value.items():
+        if not isinstance(one, str | int):
+            raise ValueError(f"{name}: expected a string, a whole number, true or false")
+        found[name] = str(one).lower() if isinstance(one, bool) else str(one)
+    return found
+
+
 def _tags(value: Any) -> Any:
     """`"a,b"`, or a list."""
     if isinstance(value, str):
@@ -63,6 +75,7 @@ def _tags(value: Any) -> Any:
 Flag = Annotated[bool, BeforeValidator(_flag)]
 Table = Annotated[dict[str, Any], BeforeValidator(_table)]
 Short = Annotated[StrictStr, AfterValidator(_short)]
+Texts = Annotated[dict[str, str], BeforeValidator(_texts)]
 Tags = Annotated[tuple[str, ...], BeforeValidator(_tags)]
 Octet = Annotated[int, Field(ge=0, le=255)]
 
@@ -98,6 +111,13 @@ class ExchangeBody(Body):
 class BindingBody(Body):
     routing_key: Short = ""
     arguments: Table = {}
+
+
+class TopicBody(Body):
+    """What is left out stays as it is; a new topic has one partition."""
+
+    partitions: Annotated[int, Field(ge=1)] | None = None
+    configs: Texts | None = None
 
 
 class VhostBody(Body):

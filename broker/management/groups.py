@@ -1,0 +1,125 @@
+"""Consumer groups: list, show, delete.
+
+Flow:   what the node's groups say of themselves, and how far they are behind (`lag.py`).
+Spec:   ours; Kafka's words for states. Groups are of the virtual host that Kafka's clients see, and whoever may
+        see that sees them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Final
+
+from broker.management.call import Call
+from broker.management.errors import not_there
+from broker.management.http import Response
+from broker.management.lag import PartitionLag, summary
+from broker.management.listing import Row, listed, shown_once, shown_with
+from broker.management.routes import route
+from broker.model.group_calls import MemberDescription
+from broker.model.user import Right
+from broker.model.vhost import Vhost
+from broker.node.groups import Hosted
+from broker.node.node import Node
+
+GROUP: Final = "group"
+
+
+def key_of(hosted: Hosted) -> tuple[str]:
+    return (hosted.group.group_id,)
+
+
+def _vhost(call: Call) -> Vhost | None:
+    """Where the groups are; None if that is not for this user."""
+    name = call.node.options.groups.vhost
+    return next((vhost for vhost in call.vhosts() if vhost.name == name), None)
+
+
+def _group_of(call: Call) -> tuple[Vhost, Hosted]:
+    """The group in the path. Raises Refused if there is none, or none that this user may see."""
+    vhost = _vhost(call)
+    hosted = call.node.groups.find(call.name("group"))
+    if vhost is None or hosted is None:
+        raise not_there()
+    return vhost, hosted
+
+
+def show(node: Node, lags: Mapping[str, Sequence[PartitionLag]], hosted: Hosted) -> Row:
+    """A row of a list; how far the group is behind is in it if that is known."""
+    group = hosted.group
+    described = group.describe()
+    row: Row = {
+        "name": group.group_id,
+        "vhost": node.options.groups.vhost,
+        "node": node.options.name,
+        "state": described.state.value,
+        "protocol_type": described.protocol_type or "",
+        "protocol": described.protocol or "",
+        "generation": described.generation,
+        "members": len(group),
+        "topics": sorted({topic for topic, _, _ in hosted.committed}),
+        "rebalances": hosted.rebalances,
+    }
+    found = lags.get(group.group_id)
+    if found is not None:
+        row["lag"], row["max_lag"], row["max_lag_ms"] = summary(found)
+    return row
+
+
+async def _lags(call: Call, groups: Sequence[Hosted]) -> dict[str, list[PartitionLag]]:
+    return {} if call.flag("disable_stats") else await call.api.lags.of(groups)
+
+
+@route("GET", "/api/groups")
+async def list_groups(call: Call) -> Response:
+    groups = call.node.groups.all() if _vhost(call) is not None else []
+    view = partial(show, call.node, await _lags(call, groups))
+    return await listed(call.request.query, groups, view, key_of)
+
+
+@route("GET", "/api/groups/{group}")
+async def get_group(call: Call) -> Response:
+    _, hosted = _group_of(call)
+    lags = await _lags(call, [hosted])
+    row = show(call.node, lags, hosted)
+    row["member_details"] = [_show_member(member) for member in hosted.group.describe().members]
+    if not lags:
+        return shown_once(call.request.query, row)
+    (found,) = lags.values()
+    return shown_with(call.request.query, row, "partitions", map(_show_lag, sorted(found)))
+
+
+def _show_member(member: MemberDescription) -> Row:
+    return {
+        "member_id": member.member_id,
+        "group_instance_id": member.group_instance_id,
+        "client_id": member.client_id,
+        "client_host": member.client_host,
+        "session_timeout_ms": member.session_timeout_ms,
+        "rebalance_timeout_ms": member.rebalance_timeout_ms,
+    }
+
+
+def _show_lag(found: PartitionLag) -> Row:
+    return {
+        "topic": found.topic,
+        "partition": found.number,
+        "committed_offset": found.committed.offset,
+        "committed_at": found.committed.commit_ms,
+        "metadata": found.committed.metadata,
+        "start_offset": found.start,
+        "end_offset": found.end,
+        "lag": found.lag,
+        "lag_ms": found.lag_ms,
+    }
+
+
+@route("DELETE", "/api/groups/{group}")
+async def delete_group(call: Call) -> Response:
+    """With what it has committed; while it has members, it cannot be deleted."""
+    vhost, hosted = _group_of(call)
+    call.check(Right.CONFIGURE, GROUP, hosted.group.group_id, vhost)
+    call.node.groups.delete(hosted.group.group_id)
+    await call.node.settled()
+    return Response(204)

@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any, Final, TypeAlias
 
 from broker.kafka import group_records, records
+from broker.kafka.consumer_protocol import topics_of
 from broker.kafka.errors import RemoteProtocolError
 from broker.kafka.records import Record, RecordProblem
 from broker.model.committed import Committed, CommittedOffset
@@ -116,7 +117,7 @@ class Groups:
         return hosted
 
     def _made(self, group_id: str) -> Hosted:
-        return Hosted(Group(group_id, self._options.limits, _new_member_id))
+        return Hosted(Group(group_id, self._options.limits, _new_member_id, topics_of))
 
     # ---- members ----
 

@@ -7,17 +7,19 @@ Spec:   ours; Kafka's words for states. Groups are of the virtual host that Kafk
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final
 
+from broker.kafka.consumer_protocol import Partitions, read_assignment
 from broker.management.call import Call
 from broker.management.errors import not_there
 from broker.management.http import Response
 from broker.management.lag import PartitionLag, summary
 from broker.management.listing import Row, listed, shown_once, shown_with
 from broker.management.routes import route
-from broker.model.group_calls import MemberDescription
+from broker.model.group import CONSUMER
+from broker.model.group_calls import GroupDescription, MemberDescription
 from broker.model.user import Right
 from broker.model.vhost import Vhost
 from broker.node.groups import Hosted
@@ -82,15 +84,31 @@ async def list_groups(call: Call) -> Response:
 async def get_group(call: Call) -> Response:
     _, hosted = _group_of(call)
     lags = await _lags(call, [hosted])
+    described = hosted.group.describe()
+    assigned = {member.member_id: _assigned(described, member) for member in described.members}
     row = show(call.node, lags, hosted)
-    row["member_details"] = [_show_member(member) for member in hosted.group.describe().members]
+    row["member_details"] = [_show_member(member, assigned[member.member_id]) for member in described.members]
     if not lags:
         return shown_once(call.request.query, row)
     (found,) = lags.values()
-    return shown_with(call.request.query, row, "partitions", map(_show_lag, sorted(found)))
+    owners = {
+        (topic, number): member
+        for member in described.members
+        for topic, numbers in (assigned[member.member_id] or {}).items()
+        for number in numbers
+    }
+    return shown_with(call.request.query, row, "partitions", _partitions(call.node, found, owners))
 
 
-def _show_member(member: MemberDescription) -> Row:
+def _assigned(group: GroupDescription, member: MemberDescription) -> Partitions | None:
+    """None if nobody knows: it is another kind of group, is not stable, or the leader sent garbage."""
+    if group.protocol_type != CONSUMER:
+        return None
+    found = read_assignment(member.assignment)
+    return found.partitions if found is not None else None
+
+
+def _show_member(member: MemberDescription, assigned: Partitions | None) -> Row:
     return {
         "member_id": member.member_id,
         "group_instance_id": member.group_instance_id,
@@ -98,21 +116,48 @@ def _show_member(member: MemberDescription) -> Row:
         "client_host": member.client_host,
         "session_timeout_ms": member.session_timeout_ms,
         "rebalance_timeout_ms": member.rebalance_timeout_ms,
+        "assignment": None
+        if assigned is None
+        else [{"topic": topic, "partitions": sorted(numbers)} for topic, numbers in sorted(assigned.items())],
     }
 
 
-def _show_lag(found: PartitionLag) -> Row:
-    return {
-        "topic": found.topic,
-        "partition": found.number,
-        "committed_offset": found.committed.offset,
-        "committed_at": found.committed.commit_ms,
-        "metadata": found.committed.metadata,
-        "start_offset": found.start,
-        "end_offset": found.end,
-        "lag": found.lag,
-        "lag_ms": found.lag_ms,
-    }
+def _partitions(
+    node: Node, lags: Sequence[PartitionLag], owners: Mapping[tuple[str, int], MemberDescription]
+) -> Iterator[Row]:
+    """Those of which something was committed, and those that somebody has."""
+    committed = {(lag.topic, lag.number): lag for lag in lags}
+    for topic, number in sorted(committed.keys() | owners.keys()):
+        owner = owners.get((topic, number))
+        yield {
+            "topic": topic,
+            "partition": number,
+            **_show_lag(node, topic, number, committed.get((topic, number))),
+            "member_id": owner.member_id if owner is not None else None,
+            "client_id": owner.client_id if owner is not None else None,
+            "client_host": owner.client_host if owner is not None else None,
+        }
+
+
+def _show_lag(node: Node, topic: str, number: int, found: PartitionLag | None) -> Row:
+    if found is not None:
+        return {
+            "committed_offset": found.committed.offset,
+            "committed_at": found.committed.commit_ms,
+            "metadata": found.committed.metadata,
+            "start_offset": found.start,
+            "end_offset": found.end,
+            "lag": found.lag,
+            "lag_ms": found.lag_ms,
+        }
+    row: Row = dict.fromkeys(
+        ("committed_offset", "committed_at", "metadata", "start_offset", "end_offset", "lag", "lag_ms")
+    )
+    known = node.topics.find(node.options.groups.vhost, topic)
+    if known is not None and 0 <= number < len(known.partitions):
+        one = known.partitions[number]
+        row |= {"start_offset": one.start_offset, "end_offset": one.high_watermark}
+    return row
 
 
 @route("DELETE", "/api/groups/{group}")

@@ -30,5 +30,6 @@ class ManagementOptions:
     cluster_name: str = "leveret@localhost"
     connection_max: int = 65_536
     message_size_max: int = 16 * 1024 * 1024
+    kafka_node_id: int = 1
     loopback_users: frozenset[str] = frozenset({"guest"})
     http: HttpLimits = field(default_factory=HttpLimits)

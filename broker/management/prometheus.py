@@ -1,8 +1,9 @@
 """Metrics for Prometheus, under RabbitMQ's names, so that its dashboards and alerts work.
 
 Flow:   `/metrics` adds everything up; `/metrics/per-object` shows each queue too, and is made while it is sent.
-Shape:  the text format 0.0.4: a HELP and a TYPE line, then the samples of that name.
-Limits: whatever walks over many queues or clients does so in turns; a piece has 500 of them.
+        What there is of Kafka's is in `kafka_metrics`.
+Shape:  see `exposition`.
+Limits: whatever walks over many queues or clients does so in turns.
 Spec:   rabbitmq_prometheus. There is exactly one rabbitmq_identity_info, as every query of the dashboards joins
         with it. Names of which nothing true can be said are left out: those of Erlang, Raft and streams, and
         rabbitmq_message_size_bytes, which the hot path would have to count.
@@ -10,13 +11,24 @@ Spec:   rabbitmq_prometheus. There is exactly one rabbitmq_identity_info, as eve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, repeat
 from typing import Final, NamedTuple
 
-from broker.management import runtime
+from broker.management import kafka_metrics, runtime
 from broker.management.call import Call
 from broker.management.connections import connected
+from broker.management.exposition import (
+    CONTENT_TYPE,
+    Family,
+    Sample,
+    counter,
+    each,
+    gauge,
+    head,
+    labelled,
+    texts,
+)
 from broker.management.http import Response
 from broker.management.routes import Needs, route
 from broker.management.turns import Turns
@@ -24,59 +36,8 @@ from broker.model.queue import EXPIRED, MAXLEN, REJECTED, Queue
 from broker.node.alarms import DISK, MEMORY
 from broker.node.metrics import Metrics
 
-CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-
 _PROTOCOL: Final = {"protocol": "amqp091"}
 _QUEUE_TYPE: Final = {"queue_type": "rabbit_classic_queue"}
-_PIECE: Final = 500
-
-
-class Sample(NamedTuple):
-    """One value, with its labels."""
-
-    value: float
-    labels: Mapping[str, str] = {}
-
-
-class Family(NamedTuple):
-    """All samples of one name."""
-
-    name: str
-    kind: str
-    help: str
-    samples: Sequence[Sample]
-
-
-def gauge(name: str, help: str, *samples: Sample) -> Family:
-    return Family(name, "gauge", help, samples)
-
-
-def counter(name: str, help: str, *samples: Sample) -> Family:
-    return Family(f"{name}_total", "counter", help, samples)
-
-
-# ---- text ----
-
-
-def _text(family: Family) -> str:
-    lines = [_head(family.name, family.kind, family.help)]
-    lines += [_line(family.name, sample.labels, sample.value) for sample in family.samples]
-    return "".join(lines)
-
-
-def _head(name: str, kind: str, help: str) -> str:
-    return f"# HELP {name} {help}\n# TYPE {name} {kind}\n"
-
-
-def _line(name: str, labels: Mapping[str, str], value: float) -> str:
-    if not labels:
-        return f"{name} {value}\n"
-    inside = ",".join([f'{label}="{_escaped(text)}"' for label, text in labels.items()])
-    return f"{name}{{{inside}}} {value}\n"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
 # ---- the node ----
@@ -188,9 +149,9 @@ def _global_counters(metrics: Metrics) -> list[Family]:
 
 def _logins(call: Call) -> list[Family]:
     metrics, http = call.node.metrics, call.api.logins
-    succeeded = (metrics.logins, http.succeeded)
-    failed = (metrics.logins_failed, http.failed)
-    labels = ({"protocol": "amqp091"}, {"protocol": "http"})
+    succeeded = (metrics.logins, metrics.kafka_logins, http.succeeded)
+    failed = (metrics.logins_failed, metrics.kafka_logins_failed, http.failed)
+    labels = ({"protocol": "amqp091"}, {"protocol": "kafka"}, {"protocol": "http"})
 
     def samples(values: Sequence[int]) -> list[Sample]:
         return [Sample(value, label) for value, label in zip(values, labels, strict=True)]
@@ -336,28 +297,15 @@ async def _summed(queues: Sequence[Queue]) -> list[Family]:
 
 def _each(queues: Sequence[Queue]) -> Iterator[str]:
     """The text for every queue, piece by piece."""
-    labels = [f'vhost="{_escaped(queue.vhost)}",queue="{_escaped(queue.name)}"' for queue in queues]
+    labels = [labelled({"vhost": queue.vhost, "queue": queue.name}) for queue in queues]
     for entry in _OF_QUEUES:
         name = f"rabbitmq_queue_{entry.name}"
-        yield _head(name, entry.kind, entry.help)
-        for start in range(0, len(queues), _PIECE):
-            yield "".join(
-                [
-                    f"{name}{{{label}}} {entry.value(queue)}\n"
-                    for queue, label in zip(
-                        queues[start : start + _PIECE], labels[start : start + _PIECE], strict=True
-                    )
-                ]
-            )
+        yield head(name, entry.kind, entry.help)
+        yield from each(name, labels, map(entry.value, queues))
     name = "rabbitmq_queue_info"
-    yield _head(name, "gauge", "Which queues there are")
-    for start in range(0, len(queues), _PIECE):
-        yield "".join(
-            [
-                f'{name}{{{label},queue_type="rabbit_classic_queue",membership="leader"}} 1\n'
-                for label in labels[start : start + _PIECE]
-            ]
-        )
+    more = labelled({"queue_type": "rabbit_classic_queue", "membership": "leader"})
+    yield head(name, "gauge", "Which queues there are")
+    yield from each(name, [f"{label},{more}" for label in labels], repeat(1, len(labels)))
 
 
 # ---- answers ----
@@ -367,12 +315,18 @@ def _each(queues: Sequence[Queue]) -> Iterator[str]:
 async def get_metrics(call: Call) -> Response:
     families = await _node_families(call, "aggregated")
     families += await _summed(call.node.topology.queues())
-    return Response(200, [("content-type", CONTENT_TYPE)], "".join(map(_text, families)).encode())
+    families += await kafka_metrics.families(call, await call.api.lags.of(call.node.groups.all()))
+    return _answer(texts(families))
 
 
 @route("GET", "/metrics/per-object", Needs.MONITORING)
 async def get_per_object(call: Call) -> Response:
     families = await _node_families(call, "per-object")
-    pieces = chain(["".join(map(_text, families))], _each(call.node.topology.queues()))
-    body = (piece.encode() for piece in pieces if piece)
-    return Response(200, [("content-type", CONTENT_TYPE)], body)
+    lags = await call.api.lags.of(call.node.groups.all())
+    families += await kafka_metrics.families(call, lags)
+    partitions = await kafka_metrics.each_partition(call, lags)
+    return _answer(chain(texts(families), _each(call.node.topology.queues()), partitions))
+
+
+def _answer(pieces: Iterable[str]) -> Response:
+    return Response(200, [("content-type", CONTENT_TYPE)], (piece.encode() for piece in pieces if piece))

@@ -24,6 +24,11 @@ class Metrics:
     messages_redelivered: int = 0
     messages_acknowledged: int = 0
     records_received: int = 0
+    """From Kafka's producers, as what follows is of Kafka's clients."""
+    record_octets_received: int = 0
+    record_octets_sent: int = 0
+    produce_requests: int = 0
+    fetch_requests: int = 0
     dead_lettered: Counter[str] = field(default_factory=Counter)
     """By reason; those of queues that have an exchange for them."""
     discarded: Counter[str] = field(default_factory=Counter)
@@ -37,6 +42,8 @@ class Metrics:
     queues_deleted: int = 0
     logins: int = 0
     logins_failed: int = 0
+    kafka_logins: int = 0
+    kafka_logins_failed: int = 0
 
     @property
     def messages_delivered(self) -> int:

@@ -141,7 +141,7 @@ class KafkaConnection:
     def logged_in(self, user: User) -> None:
         self.user = user
         self._framer.frame_size_max = self.server.options.request_size_max
-        self.node.metrics.logins += 1
+        self.node.metrics.kafka_logins += 1
         logger.info("connection %s: user '%s' logged in with %s", self.name, user.name, self.mechanism)
 
     def allows(self, right: Right, name: str) -> bool:

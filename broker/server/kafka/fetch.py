@@ -82,6 +82,7 @@ class Fetch:
 def fetch(connection: KafkaConnection, request: Request, reply: Reply) -> None:
     body = request.body
     options = connection.server.options
+    connection.node.metrics.fetch_requests += 1
     code, session, wanted, is_full = _session(connection, request)
     if code is not ErrorCode.NONE:
         reply.answer({"error_code": code, "session_id": 0, "responses": []})
@@ -214,6 +215,7 @@ def _try(asked: Fetch, *, final: bool) -> bool:
             found.setdefault(topic, []).append(result)
     if not (answers or size >= asked.size_min or not asked.wanted):
         return False
+    asked.connection.node.metrics.record_octets_sent += size
     _tell(asked, found, served)
     return True
 

@@ -52,6 +52,7 @@ def produce(connection: KafkaConnection, request: Request, reply: Reply) -> None
         node_again = partial(_produce_again, connection, request, reply, release)
         connection.server.when_unblocked(partial(connection.guard, node_again))
         return
+    node.metrics.produce_requests += 1
     body = request.body
     commits: dict[Commit, None] = {}
     failed = False
@@ -99,6 +100,7 @@ def _partition_result(
         return _refusal(one["index"], code_of(error), str(error))
     commits[appended.commit] = None
     connection.node.metrics.records_received += header.count
+    connection.node.metrics.record_octets_received += header.size
     return {
         "index": one["index"],
         "error_code": ErrorCode.NONE,

@@ -87,7 +87,7 @@ async def _plain(connection: KafkaConnection, token: bytes) -> User | None:
 
 
 async def _refuse(connection: KafkaConnection) -> None:
-    connection.node.metrics.logins_failed += 1
+    connection.node.metrics.kafka_logins_failed += 1
     logger.warning("connection %s: a login with %s was refused", connection.name, connection.mechanism)
     await trio.sleep(connection.server.options.refused_delay_s)
 

@@ -18,10 +18,11 @@ from broker.model.errors import (
     AlreadyExists,
     InvalidPartitions,
     InvalidReplicas,
+    InvalidTopicName,
     NotAllowed,
     UnknownTopic,
 )
-from broker.model.topic import TopicSettings, check_configs, check_name, read_settings
+from broker.model.topic import OFFSETS_TOPIC, TopicSettings, check_configs, check_name, read_settings
 from broker.node.clock import Clock
 from broker.node.definitions import TOPIC, Change, key, names_of
 from broker.node.flusher import Flusher
@@ -124,6 +125,8 @@ class Topics:
     ) -> None:
         """Raises what `create` would raise."""
         check_name(name)
+        if name == OFFSETS_TOPIC:
+            raise InvalidTopicName(f"'{name}' is the name of the broker's own topic")
         if (vhost, name) in self._topics:
             raise AlreadyExists(f"topic '{name}' exists already in vhost '{vhost}'")
         if partitions < 1:
@@ -151,8 +154,12 @@ class Topics:
         configs: Mapping[str, str] | None = None,
         internal: bool = False,
     ) -> Topic:
-        """Raises InvalidTopicName, AlreadyExists, InvalidPartitions, InvalidReplicas, InvalidConfig."""
-        self.check_new(vhost, name, partitions, replicas, configs)
+        """Raises InvalidTopicName, AlreadyExists, InvalidPartitions, InvalidReplicas, InvalidConfig.
+
+        One of the broker's own is made whatever limits there are and whatever queues have its name.
+        """
+        if not internal:
+            self.check_new(vhost, name, partitions, replicas, configs)
         given = dict(configs or {})
         topic = Topic(name, vhost, uuid.uuid4().bytes, given, read_settings(given), internal=internal)
         for _ in range(partitions):

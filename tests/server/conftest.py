@@ -1,8 +1,9 @@
-"""A broker for each test of the AMQP server, in this process."""
+"""A broker for each test of the servers, in this process."""
 
 import pytest
 
 from broker_here import broker_here
+from kafka_here import kafka_here
 
 
 @pytest.fixture
@@ -19,3 +20,15 @@ async def client(broker):
 @pytest.fixture
 async def channel(client):
     return await client.channel(1)
+
+
+@pytest.fixture
+async def kafka(tmp_path):
+    async with kafka_here(tmp_path) as here:
+        yield here
+
+
+@pytest.fixture
+async def wire(kafka):
+    """A client of Kafka's protocol, who is guest."""
+    return await kafka.dial()

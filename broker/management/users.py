@@ -1,7 +1,8 @@
 """Users: list, show, make, change, delete. For administrators.
 
 Limits: one password is hashed at a time, in a thread.
-Spec:   RabbitMQ's; a password that is given becomes an argon2id hash, a hash that is given is kept as it is.
+Spec:   RabbitMQ's; a password that is given becomes an argon2id hash, and what SCRAM needs; a hash that is
+        given is kept as it is, and is not enough for SCRAM.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from broker.management.listing import Row, listed, shown_once
 from broker.management.routes import Needs, route
 from broker.management.schema import UserBody, UsersBody
 from broker.model.user import User
-from broker.node.passwords import ARGON2ID, hash_password
+from broker.node.passwords import credentials_of
 
 _TAGS_MAX: Final = 64
 
@@ -69,11 +70,12 @@ async def put_user(call: Call) -> Response:
     body = call.body(UserBody)
     if len(body.tags) > _TAGS_MAX:
         raise bad_request(f"tags: a user has at most {_TAGS_MAX}, got {len(body.tags)}")
-    encoded, algorithm = body.password_hash or "", body.hashing_algorithm
+    encoded, algorithm, scram = body.password_hash or "", body.hashing_algorithm, None
     if body.password:
-        encoded = await trio.to_thread.run_sync(partial(hash_password, body.password), limiter=_hashing)
-        algorithm = ARGON2ID
-    new = call.node.accounts.put_user(name, encoded, algorithm, body.tags)
+        encoded, algorithm, scram = await trio.to_thread.run_sync(
+            partial(credentials_of, body.password), limiter=_hashing
+        )
+    new = call.node.accounts.put_user(name, encoded, algorithm, body.tags, scram)
     await call.declared()
     return Response(201 if new else 204)
 

@@ -1,15 +1,16 @@
 """Users, and what each may do in a virtual host.
 
 Spec:   RabbitMQ's access control: three regular expressions a user and virtual host, searched
-        unanchored; an empty one matches nothing.
+        unanchored; an empty one matches nothing. RFC 5802 for what SCRAM needs to know of a password.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from broker.model.errors import AccessRefused, PreconditionFailed
 from broker.model.resource import spoken
@@ -64,6 +65,15 @@ class Permission:
         return known
 
 
+class ScramCredential(NamedTuple):
+    """What a server knows of a password to check a login with SCRAM. Nobody can log in with this alone."""
+
+    salt: bytes
+    iterations: int
+    stored_key: bytes
+    server_key: bytes
+
+
 @dataclass(slots=True)
 class User:
     """Somebody who may log in. An empty `password_hash` means: not with a password."""
@@ -74,6 +84,8 @@ class User:
     tags: tuple[str, ...] = ()
     permissions: dict[str, Permission] = field(default_factory=dict)
     """By virtual host."""
+    scram: Mapping[str, ScramCredential] = field(default_factory=dict)
+    """By mechanism; empty if nobody ever told the password itself."""
 
     def check(self, right: Right, kind: str, name: str, vhost: str) -> None:
         """Raises AccessRefused if the user has not this right on an exchange or queue."""

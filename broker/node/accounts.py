@@ -1,20 +1,34 @@
 """Users and their permissions, kept as definitions.
 
 Flow:   servers ask for a login; HTTP, the configuration and imports make and change users.
+Shape:  the definition `scram_secret` makes up what SCRAM says of users who are not there, the same for ever.
 """
 
 from __future__ import annotations
 
+import hmac
 import logging
-from typing import Any
+import os
+from collections.abc import Mapping
+from typing import Any, Final
 
 from broker.model.errors import NotFound, PreconditionFailed
-from broker.model.user import Permission, User
+from broker.model.user import Permission, ScramCredential, User
 from broker.node.definitions import PERMISSION, USER, Change, key
 from broker.node.flusher import Flusher
-from broker.node.passwords import ARGON2ID, Passwords, check_hash
+from broker.node.passwords import (
+    ARGON2ID,
+    SCRAM_DIGESTS,
+    SCRAM_ITERATIONS,
+    SCRAM_SALT_SIZE,
+    Passwords,
+    check_hash,
+)
 
 logger = logging.getLogger("broker.node")
+
+_SECRET_KEY: Final = "scram_secret"
+_SECRET_SIZE: Final = 32
 
 
 class Accounts:
@@ -24,6 +38,7 @@ class Accounts:
         self.users: dict[str, User] = {}
         self._flusher = flusher
         self._passwords = Passwords()
+        self._secret = b""
 
     async def login(self, name: str, password: str) -> User | None:
         """The user, or None if there is no such user with this password."""
@@ -33,6 +48,32 @@ class Accounts:
         right = await self._passwords.verify(password, encoded, algorithm)
         return self.users.get(name) if right and user is not None else None
 
+    def scram(self, name: str, mechanism: str) -> tuple[User | None, ScramCredential]:
+        """The user, and what a login with SCRAM is checked against.
+
+        A name that nobody has, or whose password is known only as a hash, has one that looks right, always the
+        same, and that no password matches: nobody learns which names there are.
+        """
+        user = self.users.get(name)
+        if user is not None and mechanism in user.scram:
+            return user, user.scram[mechanism]
+        if user is not None:
+            logger.warning(
+                "user '%s' cannot log in with %s: the password is known only as a hash; set it anew as a text",
+                name,
+                mechanism,
+            )
+        digest = SCRAM_DIGESTS[mechanism]
+        octets = hmac.digest(self._lasting_secret(), f"{mechanism}\0{name}".encode(), "sha512")
+        nobodys = os.urandom(hmac.new(b"", digestmod=digest).digest_size)
+        return None, ScramCredential(octets[:SCRAM_SALT_SIZE], SCRAM_ITERATIONS, nobodys, nobodys)
+
+    def _lasting_secret(self) -> bytes:
+        if not self._secret:
+            self._secret = os.urandom(_SECRET_SIZE)
+            self._flusher.change([Change(_SECRET_KEY, {"octets": self._secret})])
+        return self._secret
+
     def user(self, name: str) -> User:
         """Raises NotFound."""
         user = self.users.get(name)
@@ -40,8 +81,18 @@ class Accounts:
             raise NotFound(f"no user '{name}'")
         return user
 
-    def put_user(self, name: str, password_hash: str, algorithm: str, tags: tuple[str, ...]) -> bool:
-        """Make or change a user; whether it is new. Raises PreconditionFailed for a hash that cannot be."""
+    def put_user(
+        self,
+        name: str,
+        password_hash: str,
+        algorithm: str,
+        tags: tuple[str, ...],
+        scram: Mapping[str, ScramCredential] | None = None,
+    ) -> bool:
+        """Make or change a user; whether it is new. Raises PreconditionFailed for a hash that cannot be.
+
+        Without credentials for SCRAM, a user keeps those of before if the hash is that of before, too.
+        """
         if not name:
             raise PreconditionFailed("a user needs a name")
         if password_hash:
@@ -52,6 +103,10 @@ class Accounts:
             new = True
         else:
             new = False
+        if scram is not None:
+            current.scram = scram
+        elif (current.password_hash, current.hashing_algorithm) != (password_hash, algorithm):
+            current.scram = {}
         current.password_hash, current.hashing_algorithm, current.tags = (
             password_hash,
             algorithm,
@@ -90,12 +145,20 @@ class Accounts:
 
     # ---- at start ----
 
+    def load(self, found: Mapping[str, dict[str, Any]]) -> None:
+        """What is no user's own; before anybody logs in."""
+        self._secret = found.get(_SECRET_KEY, {}).get("octets", b"")
+
     def load_user(self, name: str, value: dict[str, Any]) -> None:
         self.users[name] = User(
             name,
             value["password_hash"],
             value["hashing_algorithm"],
             tuple(value["tags"]),
+            scram={
+                mechanism: ScramCredential(**fields)
+                for mechanism, fields in value.get("scram", {}).items()  # users of older versions have none
+            },
         )
 
     def load_permission(self, vhost: str, name: str, value: dict[str, Any]) -> None:
@@ -110,6 +173,7 @@ def _user_value(user: User) -> dict[str, Any]:
         "password_hash": user.password_hash,
         "hashing_algorithm": user.hashing_algorithm,
         "tags": list(user.tags),
+        "scram": {mechanism: known._asdict() for mechanism, known in user.scram.items()},
     }
 
 

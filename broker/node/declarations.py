@@ -16,9 +16,10 @@ import trio
 
 from broker.model.errors import ModelError
 from broker.model.exchange import Destination
-from broker.node.passwords import ARGON2ID, hash_password, matches
+from broker.node.passwords import ARGON2ID, Credentials, credentials_of, matches, scram_credentials
 
 if TYPE_CHECKING:
+    from broker.model.user import User
     from broker.node.node import Node
 
 logger = logging.getLogger("broker.node")
@@ -177,20 +178,30 @@ async def _apply_user(node: Node, user: UserDeclaration) -> None:
     """A user of the file has the password, tags and permissions of the file, whatever it had before."""
     accounts = node.accounts
     current = accounts.users.get(user.name)
-    encoded, algorithm = user.password_hash, user.hashing_algorithm
-    if encoded is None:
-        password = user.password or ""
-        if current is not None and await trio.to_thread.run_sync(
-            matches, password, current.password_hash, current.hashing_algorithm
-        ):
-            encoded, algorithm = current.password_hash, current.hashing_algorithm
-        else:
-            encoded, algorithm = await trio.to_thread.run_sync(hash_password, password), ARGON2ID
-    wanted = (encoded, algorithm, user.tags)
-    if current is None or (current.password_hash, current.hashing_algorithm, current.tags) != wanted:
-        accounts.put_user(user.name, encoded, algorithm, user.tags)
+    if user.password_hash is not None:
+        found = Credentials(user.password_hash, user.hashing_algorithm, {})
+        if current is not None and (current.password_hash, current.hashing_algorithm) == found[:2]:
+            found = found._replace(scram=current.scram)
+    else:
+        found = await trio.to_thread.run_sync(_credentials, current, user.password or "")
+    wanted = (*found, user.tags)
+    if current is None or wanted != (
+        current.password_hash,
+        current.hashing_algorithm,
+        current.scram,
+        current.tags,
+    ):
+        accounts.put_user(user.name, found.password_hash, found.hashing_algorithm, user.tags, found.scram)
     for entry in user.permissions:
         known = accounts.user(user.name).permissions.get(entry.vhost)
         patterns = (entry.configure, entry.write, entry.read)
         if known is None or (known.configure, known.write, known.read) != patterns:
             accounts.put_permission(entry.vhost, user.name, *patterns)
+
+
+def _credentials(current: User | None, password: str) -> Credentials:
+    """Of this password, those of before if they are; in a thread."""
+    if current is None or not matches(password, current.password_hash, current.hashing_algorithm):
+        return credentials_of(password)
+    scram = current.scram or scram_credentials(password)
+    return Credentials(current.password_hash, current.hashing_algorithm, scram)

@@ -524,6 +524,7 @@ class Node:
         self.topology.load(found, open_queue_log)
         self.topics.load_all(found, open_log)
         self.topology.load_bindings(found)
+        self.accounts.load(found)
         self.producer_ids.load(found)
         self.groups.load()
         for path in self._journal.paths:

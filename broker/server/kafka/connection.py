@@ -32,6 +32,7 @@ from broker.storage.errors import StorageError
 
 if TYPE_CHECKING:
     from broker.server.kafka.fetch import FetchSession
+    from broker.server.kafka.scram import ScramExchange
     from broker.server.kafka.server import KafkaServer
 
 logger = logging.getLogger("broker.server")
@@ -96,7 +97,7 @@ class KafkaConnection:
         """Chosen by a handshake, "" before."""
         self.raw_login = False
         """What comes next is a token without a header, as after a handshake in version 0."""
-        self.scram: Any = None
+        self.scram: ScramExchange | None = None
         """The exchange of messages that a login with SCRAM has begun."""
         self.session: FetchSession | None = None
         self.gone = False
@@ -391,6 +392,7 @@ class KafkaConnection:
     def _update_watch(self) -> None:
         if self.gone:
             return
+        # A frame that waited for room in the outbox is handled in the next pass, when there is room in the socket, too.
         writing = bool(self._unsent)
         # Frames that wait are enough: more is read when they are handled.
         reading = not self._waits and not self._frames

@@ -393,7 +393,7 @@ class KafkaConnection:
         if self.gone:
             return
         # A frame that waited for room in the outbox is handled in the next pass, when there is room in the socket, too.
-        writing = bool(self._unsent)
+        writing = bool(self._unsent) or (bool(self._frames) and not self._waits)
         # Frames that wait are enough: more is read when they are handled.
         reading = not self._waits and not self._frames
         ending = not reading and not writing

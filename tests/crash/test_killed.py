@@ -11,12 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
-import trio
 
 from altered_broker import AlteredBroker
 from crash_load import inspect, load, set_up
-from process import BrokerProcess
 from promises import Promises
+from restarts import start_somehow
 
 ROUNDS = int(os.environ.get("LEVERET_CRASH_ROUNDS", "10"))
 SEED = int(os.environ.get("LEVERET_CRASH_SEED", random.randrange(2**32)))
@@ -35,31 +34,6 @@ from broker.node.flusher import Flusher
 broker.node.node._TIDY_MS = 150
 Flusher.__init__.__kwdefaults__["journal_size_max"] = 300_000
 """
-
-
-async def start_somehow(broker: BrokerProcess, chance: random.Random) -> int:
-    """Start it; now and then it is killed while it recovers. Returns how often."""
-    kills = 0
-    while chance.random() < 0.3:
-        kills += 1
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(trio.to_thread.run_sync, _start_to_be_killed, broker)
-            while broker.process is None:
-                await trio.lowlevel.checkpoint()
-            process = broker.process
-            await trio.sleep(chance.uniform(0.1, 0.8))
-            process.kill()
-    broker.start()
-    return kills
-
-
-def _start_to_be_killed(broker: BrokerProcess) -> None:
-    try:
-        broker.start()
-    except AssertionError as error:
-        if "did not start" not in str(error):
-            raise
-    broker.kill()
 
 
 @pytest.mark.crash

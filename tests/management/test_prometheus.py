@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 
 import pytest
@@ -10,6 +9,7 @@ import trio
 
 from api_here import api_here
 from broker.management.options import ManagementOptions
+from metrics_scrape import parsed, scrape, value
 
 # Of the RabbitMQ-Overview dashboard, those left out that only a count on the hot path could give.
 DASHBOARD = {
@@ -40,37 +40,6 @@ ALERTS = {
     "rabbitmq_global_messages_dead_lettered_expired_total",
     "rabbitmq_global_messages_dead_lettered_rejected_total",
 }  # fmt: skip
-
-_SAMPLE = re.compile(r'^([a-z_]+)(?:\{((?:[a-z_]+="(?:[^"\\\n]|\\.)*",?)*)\})? (\S+)$')
-
-
-def parsed(text):
-    """The samples by name; fails on a line that is none, and on one without a type before it."""
-    samples, typed = {}, set()
-    for line in text.splitlines():
-        if line.startswith("# TYPE "):
-            name = line.split()[2]
-            assert name not in typed, f"{name} comes twice"
-            typed.add(name)
-        elif not line.startswith("# HELP "):
-            found = _SAMPLE.match(line)
-            assert found, line
-            assert found[1] in typed
-            labels = dict(re.findall(r'([a-z_]+)="((?:[^"\\]|\\.)*)"', found[2] or ""))
-            samples.setdefault(found[1], []).append((labels, float(found[3])))
-    return samples
-
-
-async def scrape(api, path="/metrics"):
-    answer = await api.client.get(f"http://127.0.0.1:{api.port('http/prometheus')}{path}")
-    assert answer.status_code == 200
-    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
-    return parsed(answer.text)
-
-
-def value(samples, name, **labels):
-    (found,) = [number for has, number in samples[name] if labels.items() <= has.items()]
-    return found
 
 
 async def test_every_name_of_the_dashboard_is_there(api):

@@ -1,0 +1,208 @@
+"""What is known of the cluster: its brokers, its topics, and who leads each partition.
+
+Flow:   whoever needs a topic asks for it, and it is fetched from any broker that answers; whoever finds out
+        that it is out of date says so, and it is fetched again.
+Limits: only topics that were asked for are remembered, `TOPICS_MAX` of them; a topic is fetched again after
+        `AGE_S`, as it may have more partitions by then. Asking ends after the URL's `request_timeout`.
+Spec:   Metadata (3), FindCoordinator (10).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final
+
+import anyio
+
+from broker.kafka import api as apis
+from broker.kafka.api import Api
+from broker.kafka.errors import ErrorCode
+from broker.kafka.wire import Struct
+from leveret.errors import AuthenticationFailed, ConnectionFailed, InvalidValue, LeveretError
+from leveret.log.backoff import Backoff
+from leveret.log.errors import RETRIABLE, UNREACHED, BrokerError, refused
+from leveret.log.pool import COMMON, Pool
+from leveret.log.record import TopicPartition
+from leveret.log.url import URL, Address
+
+AGE_S: Final = 300.0
+TOPICS_MAX: Final = 10_000
+NAME_SIZE_MAX: Final = 249
+_NOBODY: Final = -1
+
+
+@dataclass(slots=True, frozen=True)
+class Topic:
+    """A topic as the cluster shows it."""
+
+    name: str
+    partitions: int
+    internal: bool
+    """It is the cluster's own."""
+
+
+@dataclass(slots=True)
+class _Known:
+    topic: Topic
+    leaders: dict[int, int]
+    """Partition to the id of its leader."""
+    fetched_at: float
+    stale: bool = False
+
+
+class Cluster:
+    """Any number of tasks may ask it."""
+
+    def __init__(self, url: URL, pool: Pool) -> None:
+        self.url = url
+        self.pool = pool
+        self._brokers: dict[int, Address] = {}
+        self._controller = _NOBODY
+        self._known: dict[str, _Known] = {}
+
+    # ---- what is known ----
+
+    def leader(self, place: TopicPartition) -> Address | None:
+        """None if that is not known, or what was known is out of date."""
+        known = self._known.get(place.topic)
+        if known is None or known.stale:
+            return None
+        return self._brokers.get(known.leaders.get(place.partition, _NOBODY))
+
+    def is_stale(self, topic: str) -> None:
+        """What is known of it turned out to be wrong."""
+        known = self._known.get(topic)
+        if known is not None:
+            known.stale = True
+
+    def led(self, topic: str) -> list[int]:
+        """Partitions of a known topic that have a leader."""
+        known = self._known[topic]
+        return [number for number, leader in known.leaders.items() if leader in self._brokers]
+
+    def fresh(self, topic: str) -> Topic | None:
+        """A topic that need not be asked for."""
+        known = self._known.get(topic)
+        if known is None or known.stale or anyio.current_time() - known.fetched_at > AGE_S:
+            return None
+        return known.topic
+
+    # ---- asking ----
+
+    async def topic(self, name: str) -> Topic:
+        """It is there, and all its partitions have leaders.
+
+        Raises UnknownTopic, NotAuthorized, ConnectionFailed, AuthenticationFailed and others, at the latest
+        when the request's time is over.
+        """
+        return self.fresh(name) or await self.refresh(name)
+
+    async def refresh(self, name: str) -> Topic:
+        """As `topic`, but what is known already does not do."""
+        _check_name(name)
+        problem: LeveretError | None = None
+        backoff = Backoff()
+        with anyio.move_on_after(self.url.request_s):
+            while True:
+                (found,) = await self.ask_topics([name])
+                if not found["error_code"]:
+                    known = self._note(found)
+                    if all(leader in self._brokers for leader in known.leaders.values()):
+                        return known.topic
+                    problem = refused(ErrorCode.LEADER_NOT_AVAILABLE, f"topic {name!r}")
+                else:
+                    problem = refused(found["error_code"], f"topic {name!r}")
+                    if found["error_code"] not in RETRIABLE:
+                        raise problem
+                    if found["error_code"] == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:
+                        self._known.pop(name, None)
+                        if not self.url.create_topics:
+                            raise problem
+                await backoff.pause()
+        if problem is None:
+            problem = ConnectionFailed(f"no broker told about topic {name!r} within {self.url.request_s:g} s")
+        raise problem
+
+    async def open(self) -> None:
+        """First contact. Raises ConnectionFailed, AuthenticationFailed."""
+        await self.ask_topics([])
+
+    async def ask_topics(self, names: Collection[str] | None) -> list[Struct]:
+        """What a broker says of these topics, or of all."""
+        asked = None if names is None else [{"name": name} for name in names]
+        creates = self.url.create_topics and names is not None
+        answer = await self.ask(apis.METADATA, {"topics": asked, "allow_auto_topic_creation": creates})
+        brokers = {one["node_id"]: Address(one["host"], one["port"]) for one in answer["brokers"]}
+        if brokers != self._brokers:
+            self._brokers = brokers
+            self.pool.retain({*brokers.values(), *self.url.addresses})
+        self._controller = answer["controller_id"]
+        found: list[Struct] = answer["topics"]
+        if names is not None and sorted(str(one["name"]) for one in found) != sorted(names):
+            raise BrokerError(ErrorCode.UNKNOWN_SERVER_ERROR, "Metadata of other topics than were asked for")
+        return found
+
+    def _note(self, found: Struct) -> _Known:
+        name = found["name"]
+        leaders = {one["partition_index"]: one["leader_id"] for one in found["partitions"]}
+        if sorted(leaders) != list(range(len(leaders))) or not leaders:
+            text = f"topic {name!r} with partitions {sorted(leaders)[:10]}"
+            raise BrokerError(ErrorCode.UNKNOWN_SERVER_ERROR, text)
+        while len(self._known) >= TOPICS_MAX and name not in self._known:
+            self._known.pop(next(iter(self._known)))
+        topic = Topic(name, len(leaders), found["is_internal"])
+        known = self._known[name] = _Known(topic, leaders, anyio.current_time())
+        return known
+
+    async def ask(self, api: Api, body: Struct) -> Struct:
+        """Ask any broker; one after the other, until one answers or the request's time is over.
+
+        Raises ConnectionFailed, AuthenticationFailed, BrokerError for an API it has not.
+        """
+        problem: LeveretError | None = None
+        backoff = Backoff()
+        seconds = self.url.request_s
+        with anyio.move_on_after(seconds):
+            while True:
+                for address in self._ways_in():
+                    try:
+                        return await self.ask_at(address, api, body)
+                    except AuthenticationFailed:
+                        raise
+                    except UNREACHED as error:
+                        problem = error
+                if not self._brokers:
+                    break  # first contact: whoever begins wants to know at once
+                await backoff.pause()
+        raise ConnectionFailed(f"no broker of {self.url.hosts} could be reached: {problem or 'in time'}")
+
+    async def ask_at(self, address: Address, api: Api, body: Struct, lane: int = COMMON) -> Struct:
+        """Ask this broker, once. Raises what `Pool.get` and `Connection.request` do."""
+        connection = await self.pool.get(address, lane)
+        return await connection.request(api, body, self.url.request_s)
+
+    async def ask_controller(self, api: Api, body: Struct) -> Struct:
+        """Ask the one that makes and deletes topics, or any if nobody is known to be it."""
+        address = self._brokers.get(self._controller)
+        if address is None:
+            return await self.ask(api, body)
+        try:
+            return await self.ask_at(address, api, body)
+        except AuthenticationFailed:
+            raise
+        except UNREACHED as error:
+            self._controller = _NOBODY
+            raise ConnectionFailed(f"{api.name} was not answered: {error}") from error
+
+    def _ways_in(self) -> list[Address]:
+        """The brokers that are known, in any order, and then those where we began."""
+        known = list(self._brokers.values())
+        random.shuffle(known)
+        return [*known, *(address for address in self.url.addresses if address not in known)]
+
+
+def _check_name(name: str) -> None:
+    if not 0 < len(name.encode()) <= NAME_SIZE_MAX:
+        raise InvalidValue(f"a topic's name has 1 to {NAME_SIZE_MAX} octets, and not {name[:300]!r}")

@@ -1,0 +1,236 @@
+"""The batches of one partition: the one that is filled, those that wait, those that are out.
+
+Flow:   records go in with `add`; the sender asks when a batch is `due`, takes it with `take`, and says what
+        became of it with one of the last methods. No waiting happens here.
+Shape:  filling -> waiting -> out -> acknowledged, or given up
+                      ^--------'    the answer was lost, or is "not now"
+Limits: what is out is bounded by the sender, to five batches.
+Spec:   KIP-98: the broker takes the batches of a producer in the order of their sequence numbers, without a
+        gap, and knows the last five again.
+Why:    After a batch came back nothing more goes out until all answers are there: then it is known what the
+        broker has, and batches go again in their order, with the numbers that they had.
+        A batch that is given up leaves a gap in the numbers: the broker refuses those behind it, for their
+        order. Those of which nobody knows whether they are in the log go again with their old numbers, one
+        at a time, to find out; the others get new numbers then. If it is not known of the one that was
+        given up, those are numbers of a new identity: under the old one, a batch could pass for that one.
+        A broker takes any number from a producer that it does not know: until it knows us, one is out.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+from broker.kafka.records import Record
+from leveret.log.backoff import Backoff
+from leveret.log.batch import SEQUENCE_MASK, Batch, Identity, Sending
+from leveret.log.record import TopicPartition
+
+
+class Pipeline:
+    """What is on its way to one partition."""
+
+    __slots__ = (
+        "_acknowledged",
+        "_backoff",
+        "_filling",
+        "_gap",
+        "_identity",
+        "_introduced",
+        "_next_number",
+        "_next_sequence",
+        "_out",
+        "_renews",
+        "_repeating",
+        "_spent",
+        "_waiting",
+        "place",
+        "retry_at",
+    )
+
+    def __init__(self, place: TopicPartition) -> None:
+        self.place = place
+        self.retry_at = 0.0
+        """Nothing goes before."""
+        self._filling: Batch | None = None
+        self._waiting: deque[Batch] = deque()
+        self._out: list[Batch] = []
+        self._next_number = 0
+        self._identity: Identity | None = None
+        self._next_sequence = 0
+        self._acknowledged = 0
+        """What comes behind the last sequence number that was acknowledged."""
+        self._repeating = False
+        """A batch came back while others were out."""
+        self._gap = False
+        """A batch that had a number was given up."""
+        self._renews = False
+        """The numbers behind the gap are of a new identity."""
+        self._spent: Identity | None = None
+        self._introduced = True
+        """The broker has acknowledged something of this identity."""
+        self._backoff = Backoff()
+
+    def __bool__(self) -> bool:
+        return bool(self._out or self._waiting or self._filling is not None)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """All batches, the oldest first but for those that are out, which come before."""
+        yield from self._out
+        yield from self._waiting
+        if self._filling is not None:
+            yield self._filling
+
+    # ---- in ----
+
+    def add(
+        self, record: Record, size: int, size_max: int, now: float, seconds: float
+    ) -> tuple[Sending, bool]:
+        """Into the batch that is filled, or a new one if it does not fit; and whether a batch is full now."""
+        filling = self._filling
+        full = filling is not None and filling.size + size > size_max
+        if full:
+            self.close()
+        filling = self._filling
+        if filling is None:
+            filling = self._filling = Batch(self.place, self._next_number, now, now + seconds)
+            self._next_number += 1
+        return filling.add(record, size), full or filling.size >= size_max
+
+    def close(self) -> None:
+        """What is being filled need not wait for more."""
+        if self._filling is not None:
+            self._waiting.append(self._filling)
+            self._filling = None
+
+    # ---- out ----
+
+    def due(self, now: float, linger_s: float, size_max: int) -> float | None:
+        """When a batch may go: a time, which may be past, or None if not before something was answered."""
+        if not self._out:
+            self._resume()
+        elif self._repeating or self._gap or not self._introduced:
+            return None
+        if self._waiting:
+            return self.retry_at
+        filling = self._filling
+        if filling is None:
+            return None
+        return max(self.retry_at, now if filling.size >= size_max else filling.begun_at + linger_s)
+
+    def _resume(self) -> None:
+        """All that was out is answered."""
+        self._repeating = False
+        if not self._gap or any(batch.sequence >= 0 for batch in self._waiting):
+            return
+        self._gap = False
+        self._next_sequence = self._acknowledged
+        if self._renews:
+            self._renews = False
+            self._spent, self._identity = self._identity, None
+
+    def can_use(self, identity: Identity) -> bool:
+        """It can be the next one, if there is need of one."""
+        return self._identity is not None or identity is not self._spent
+
+    def take(self, identity: Identity | None) -> Batch:
+        """The next batch, when one is due; with an identity it has a sequence number."""
+        if not self._waiting:
+            self.close()
+        batch = self._waiting[0]
+        if self._gap:
+            batch = next(batch for batch in self._waiting if batch.sequence >= 0)
+        self._waiting.remove(batch)
+        if identity is not None and batch.sequence < 0:
+            if self._identity is None:
+                self._identity = identity
+                self._introduced = False
+                self._next_sequence = self._acknowledged = 0
+            self._next_sequence = batch.assign(self._identity, self._next_sequence)
+        self._out.append(batch)
+        return batch
+
+    # ---- what became of a batch that was out ----
+
+    def acknowledged(self, batch: Batch) -> None:
+        self._out.remove(batch)
+        self._backoff.reset()
+        self._introduced = True
+        if batch.sequence >= 0:
+            self._acknowledged = (batch.sequence + len(batch.records)) & SEQUENCE_MASK
+
+    def refused(self, batch: Batch) -> None:
+        """The broker will not have it, now or ever."""
+        self._out.remove(batch)
+        self._give_up(batch)
+
+    def lost(self, batch: Batch, now: float) -> None:
+        """Nobody knows whether it is in the log."""
+        batch.maybe_sent = True
+        self._come_back(batch, now)
+
+    def postponed(self, batch: Batch, now: float) -> None:
+        """This attempt has not brought it into the log; the next one may."""
+        self._come_back(batch, now)
+
+    def out_of_order(self, batch: Batch, now: float) -> bool:
+        """The broker misses batches before this one; False if it has acknowledged all of them."""
+        oldest = min(other.number for other in (*self._out, *self._waiting))
+        if oldest == batch.number and not self._gap:
+            return False
+        self._come_back(batch, now)
+        if self._gap:
+            batch.unassign()
+        return True
+
+    def _come_back(self, batch: Batch, now: float) -> None:
+        self._out.remove(batch)
+        if not self._repeating:
+            self._repeating = True
+            self.retry_at = now + self._backoff.take()
+        before = sum(1 for other in self._waiting if other.number < batch.number)
+        self._waiting.insert(before, batch)
+
+    # ---- giving up ----
+
+    def _give_up(self, batch: Batch) -> None:
+        if batch.sequence >= 0:
+            self._gap = True
+            self._renews |= batch.maybe_sent
+
+    def expire(self, now: float) -> list[Batch]:
+        """Those that have waited for too long; they are given up."""
+        if self._filling is not None and self._filling.deadline <= now:
+            self.close()
+        late: list[Batch] = []
+        # One that was out before goes when nothing is out: the answers may be its own.
+        while self._waiting and self._waiting[0].deadline <= now and not self._holds_on():
+            batch = self._waiting.popleft()
+            self._give_up(batch)
+            late.append(batch)
+        return late
+
+    @property
+    def deadline(self) -> float | None:
+        """When something is to be given up; None if not before something was answered."""
+        if self._waiting:
+            return None if self._holds_on() else self._waiting[0].deadline
+        return None if self._filling is None else self._filling.deadline
+
+    def _holds_on(self) -> bool:
+        return bool(self._out) and self._waiting[0].sequence >= 0
+
+    def give_up_unsent(self) -> list[Batch]:
+        """What was never out."""
+        self.close()
+        unsent = [batch for batch in self._waiting if batch.sequence < 0 and not batch.maybe_sent]
+        self._waiting = deque(batch for batch in self._waiting if batch not in unsent)
+        return unsent
+
+    def give_all_up(self) -> list[Batch]:
+        """Everything, whether it is out or not: nothing goes any more."""
+        given_up = list(self)
+        self._out.clear()
+        self._waiting.clear()
+        self._filling = None
+        return given_up

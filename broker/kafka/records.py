@@ -1,7 +1,7 @@
 """Record batches, format 2: checked by the header alone, opened only when somebody asks.
 
 Flow:   a Produce request's records go through `check` and into the log as they came; `iterate` opens a
-        batch for who wants records, `build` makes one, `rebuild` is what compaction does to one.
+        batch for who wants records, `build` makes one. What compaction does to one: `rebuild.py`.
 Shape:  big endian; the crc (CRC-32C) covers everything from octet 21 on
          0 base offset i64 | 8 length i32 of what follows | 12 leader epoch i32 | 16 magic i8 = 2
         17 crc u32 | 21 attributes i16 | 23 last offset delta i32 | 27 base timestamp i64
@@ -21,10 +21,9 @@ Spec:   Kafka's "Record Batch"; KIP-98, KIP-534 (delete horizon); checks as in K
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from operator import itemgetter
 from typing import Final
 
 import google_crc32c
@@ -56,8 +55,9 @@ _CRC_CHUNK: Final = 64 * 1024
 _RECORD_SIZE_MIN: Final = 7
 _HEADER_SIZE_MIN: Final = 2
 _SHIFTS: Final = tuple(range(7, 70, 7))
-_ZIGZAG: Final = [octet >> 1 ^ -(octet & 1) for octet in range(0x80)]
-_LONG_MIN: Final = -(1 << 63)
+# Of numbers of one octet.
+ZIGZAG: Final = [octet >> 1 ^ -(octet & 1) for octet in range(0x80)]
+LONG_MIN: Final = -(1 << 63)
 _LONG_MASK: Final = (1 << 64) - 1
 
 
@@ -128,10 +128,10 @@ def check(records: bytes | memoryview, size_max: int) -> BatchHeader:
     """
     size = len(records)
     if size > _MAGIC_AT and records[_MAGIC_AT] != MAGIC:
-        raise _invalid(f"magic {records[_MAGIC_AT]} where only {MAGIC} is served")
+        raise invalid(f"magic {records[_MAGIC_AT]} where only {MAGIC} is served")
     if size < HEADER_SIZE:
         if not size:
-            raise _invalid("no record batch")
+            raise invalid("no record batch")
         raise RecordProblem(ErrorCode.CORRUPT_MESSAGE, f"a batch of {size} octets is cut short")
     base, length, leader, _, crc, attributes, delta, first, latest, producer, epoch, sequence, count = (
         _HEADER.unpack_from(records)
@@ -148,36 +148,36 @@ def check(records: bytes | memoryview, size_max: int) -> BatchHeader:
     if attributes & ~CODEC_MASK or attributes > compression.Codec.ZSTD:
         raise _wrong_attributes(attributes)
     if base:
-        raise _invalid(f"base offset {base} where a producer says 0")
+        raise invalid(f"base offset {base} where a producer says 0")
     if count <= 0 or delta != count - 1:
-        raise _invalid(f"{count} records with a last offset delta of {delta}")
+        raise invalid(f"{count} records with a last offset delta of {delta}")
     if not attributes and count * _RECORD_SIZE_MIN > size - HEADER_SIZE:
-        raise _invalid(f"{count} records in {size - HEADER_SIZE} octets")
+        raise invalid(f"{count} records in {size - HEADER_SIZE} octets")
     if producer >= 0 and (epoch < 0 or sequence < 0):
-        raise _invalid(f"producer {producer} with epoch {epoch} and sequence {sequence}")
+        raise invalid(f"producer {producer} with epoch {epoch} and sequence {sequence}")
     return BatchHeader(base, size, leader, attributes, delta, first, latest, producer, epoch, sequence, count)
 
 
-def _invalid(text: str) -> RecordProblem:
+def invalid(text: str) -> RecordProblem:
     return RecordProblem(ErrorCode.INVALID_RECORD, text)
 
 
 def _wrong_length(length: int, size: int) -> RecordProblem:
     said = length + _LENGTH_END
     if HEADER_SIZE <= said < size:
-        return _invalid(f"a batch of {said} octets and {size - said} behind it: only one batch is taken")
+        return invalid(f"a batch of {said} octets and {size - said} behind it: only one batch is taken")
     return RecordProblem(ErrorCode.CORRUPT_MESSAGE, f"a batch of {said} octets where {size} are")
 
 
 def _wrong_attributes(attributes: int) -> RecordProblem:
     if attributes & CONTROL:
-        return _invalid("a producer does not write control batches")
+        return invalid("a producer does not write control batches")
     if attributes & TRANSACTIONAL:
         return RecordProblem(ErrorCode.UNSUPPORTED_FOR_MESSAGE_FORMAT, "transactions are not served")
     if attributes & LOG_APPEND_TIME:
         return RecordProblem(ErrorCode.INVALID_TIMESTAMP, "a producer does not say when the log appends")
     if attributes & ~CODEC_MASK:
-        return _invalid(f"attributes {attributes & 0xFFFF:#06x} with bits that mean nothing")
+        return invalid(f"attributes {attributes & 0xFFFF:#06x} with bits that mean nothing")
     return RecordProblem(ErrorCode.UNSUPPORTED_COMPRESSION_TYPE, f"there is no codec {attributes}")
 
 
@@ -188,7 +188,7 @@ def _crc(octets: bytes | memoryview, at: int, end: int, crc: int = 0) -> int:
     return crc
 
 
-def _sealed(header: BatchHeader, payload: bytes | memoryview) -> bytes:
+def sealed(header: BatchHeader, payload: bytes | memoryview) -> bytes:
     """A batch of this header, with the right size and crc, and this payload."""
     covered = _COVERED.pack(
         header.attributes,
@@ -210,7 +210,7 @@ def with_log_append_time(octets: bytes | memoryview, now_ms: int) -> bytes:
     """The batch with the time at which the log appends it instead of its records' own."""
     header = read_header(octets)
     stamped = replace(header, attributes=header.attributes | LOG_APPEND_TIME, max_timestamp=now_ms)
-    return _sealed(stamped, memoryview(octets)[HEADER_SIZE : header.size])
+    return sealed(stamped, memoryview(octets)[HEADER_SIZE : header.size])
 
 
 # ---- records out of a batch ----
@@ -222,98 +222,96 @@ def iterate(octets: bytes | memoryview, *, inflated_size_max: int = INFLATED_SIZ
     Raises RecordProblem, at once or in the middle, for what is no batch or not as its header says. A
     control batch has records too, which are nothing for consumers.
     """
-    header = _header_of(octets)
-    return map(itemgetter(0), _walk(header, _payload(octets, header, inflated_size_max)))
+    header = header_of(octets)
+    return _walk(header, payload_of(octets, header, inflated_size_max))
 
 
-def _header_of(octets: bytes | memoryview) -> BatchHeader:
+def header_of(octets: bytes | memoryview) -> BatchHeader:
     if len(octets) < HEADER_SIZE or octets[_MAGIC_AT] != MAGIC:
-        raise _invalid("not a record batch")
+        raise invalid("not a record batch")
     header = read_header(octets)
     if not HEADER_SIZE <= header.size <= len(octets):
-        raise _invalid(f"a batch of {header.size} octets where {len(octets)} are")
+        raise invalid(f"a batch of {header.size} octets where {len(octets)} are")
     return header
 
 
-def _payload(octets: bytes | memoryview, header: BatchHeader, size_max: int) -> bytes:
+def payload_of(octets: bytes | memoryview, header: BatchHeader, size_max: int) -> bytes:
     try:
         return compression.inflate(header.codec, bytes(octets[HEADER_SIZE : header.size]), size_max)
     except compression.CompressionProblem as error:
-        raise _invalid(f"the records cannot be inflated: {error}") from error
+        raise invalid(f"the records cannot be inflated: {error}") from error
 
 
-def _walk(header: BatchHeader, payload: bytes) -> Iterator[tuple[Record, int, int]]:
-    """Each record, and where in the payload it begins and ends."""
+def _walk(header: BatchHeader, payload: bytes) -> Iterator[Record]:
     at = 0
     offset_min = header.base_offset
     offset_max = header.base_offset + header.last_offset_delta
     try:
         for _ in range(header.count):
-            start = at
             record, at = _read_record(header, payload, at)
             if not offset_min <= record.offset <= offset_max:
-                raise _invalid(f"offset {record.offset} where one from {offset_min} to {offset_max} comes")
+                raise invalid(f"offset {record.offset} where one from {offset_min} to {offset_max} comes")
             offset_min = record.offset + 1
-            yield record, start, at
+            yield record
     except IndexError:
-        raise _invalid(f"{header.count} records in {len(payload)} octets") from None
+        raise invalid(f"{header.count} records in {len(payload)} octets") from None
     if at != len(payload):
-        raise _invalid(f"{len(payload) - at} octets behind the last record")
+        raise invalid(f"{len(payload) - at} octets behind the last record")
 
 
 def _read_record(header: BatchHeader, octets: bytes, at: int) -> tuple[Record, int]:
     """The record at `at`, and where it ends. Raises IndexError where the octets end too early."""
     # Here and below: a number of one octet is read on the spot, as a call costs more than reading it.
     octet = octets[at]
-    size, at = (_ZIGZAG[octet], at + 1) if octet < 0x80 else _read_varint(octets, at)
+    size, at = (ZIGZAG[octet], at + 1) if octet < 0x80 else read_varint(octets, at)
     end = at + size
     if size < 0 or end > len(octets):
-        raise _invalid(f"a record of {size} octets where {len(octets) - at} are left")
+        raise invalid(f"a record of {size} octets where {len(octets) - at} are left")
     octet = octets[at + 1]
-    delta, at = (_ZIGZAG[octet], at + 2) if octet < 0x80 else _read_varint(octets, at + 1)
+    delta, at = (ZIGZAG[octet], at + 2) if octet < 0x80 else read_varint(octets, at + 1)
     octet = octets[at]
-    offset_delta, at = (_ZIGZAG[octet], at + 1) if octet < 0x80 else _read_varint(octets, at)
-    key, at = _read_octets(octets, at, end)
-    value, at = _read_octets(octets, at, end)
+    offset_delta, at = (ZIGZAG[octet], at + 1) if octet < 0x80 else read_varint(octets, at)
+    key, at = read_octets(octets, at, end)
+    value, at = read_octets(octets, at, end)
     octet = octets[at]
-    count, at = (_ZIGZAG[octet], at + 1) if octet < 0x80 else _read_varint(octets, at)
+    count, at = (ZIGZAG[octet], at + 1) if octet < 0x80 else read_varint(octets, at)
     headers: list[tuple[str, bytes | None]] = []
     if count:
         if not 0 < count <= (end - at) // _HEADER_SIZE_MIN:
-            raise _invalid(f"{count} headers in {end - at} octets")
+            raise invalid(f"{count} headers in {end - at} octets")
         for _ in range(count):
-            name, at = _read_octets(octets, at, end)
+            name, at = read_octets(octets, at, end)
             if name is None:
-                raise _invalid("a header without a key")
-            content, at = _read_octets(octets, at, end)
+                raise invalid("a header without a key")
+            content, at = read_octets(octets, at, end)
             headers.append((name.decode("utf-8", "replace"), content))
     if at != end:
-        raise _invalid(f"a record ends {at - end} octets behind what its size says")
+        raise invalid(f"a record ends {at - end} octets behind what its size says")
     if header.attributes & LOG_APPEND_TIME:
         timestamp = header.max_timestamp
     else:
-        timestamp = _wrapped(header.base_timestamp + delta)
+        timestamp = wrapped(header.base_timestamp + delta)
     return Record(header.base_offset + offset_delta, timestamp, key, value, headers), at
 
 
-def _read_octets(octets: bytes, at: int, end: int) -> tuple[bytes | None, int]:
+def read_octets(octets: bytes, at: int, end: int) -> tuple[bytes | None, int]:
     octet = octets[at]
-    size, at = (_ZIGZAG[octet], at + 1) if octet < 0x80 else _read_varint(octets, at)
+    size, at = (ZIGZAG[octet], at + 1) if octet < 0x80 else read_varint(octets, at)
     if size < 0:
         if size != -1:
-            raise _invalid(f"a size of {size}")
+            raise invalid(f"a size of {size}")
         return None, at
     stop = at + size
     if stop > end:
-        raise _invalid(f"{size} octets where {end - at} are left")
+        raise invalid(f"{size} octets where {end - at} are left")
     return octets[at:stop], stop
 
 
-def _read_varint(octets: bytes, at: int) -> tuple[int, int]:
+def read_varint(octets: bytes, at: int) -> tuple[int, int]:
     """A zigzag number, and where it ends. Raises IndexError where the octets end too early."""
     octet = octets[at]
     if octet < 0x80:
-        return _ZIGZAG[octet], at + 1
+        return ZIGZAG[octet], at + 1
     value = octet & 0x7F
     for shift in _SHIFTS:
         at += 1
@@ -324,11 +322,11 @@ def _read_varint(octets: bytes, at: int) -> tuple[int, int]:
                 break
             return value >> 1 ^ -(value & 1), at + 1
         value |= (octet & 0x7F) << shift
-    raise _invalid("a number of more than 64 bits")
+    raise invalid("a number of more than 64 bits")
 
 
-def _wrapped(number: int) -> int:
-    return number if _LONG_MIN <= number < -_LONG_MIN else ((number - _LONG_MIN) & _LONG_MASK) + _LONG_MIN
+def wrapped(number: int) -> int:
+    return number if LONG_MIN <= number < -LONG_MIN else ((number - LONG_MIN) & _LONG_MASK) + LONG_MIN
 
 
 # ---- a batch out of records ----
@@ -350,7 +348,7 @@ def build(
     base_timestamp = records[0].timestamp
     payload = b"".join(
         [
-            _record_octets(record, _wrapped(record.timestamp - base_timestamp), index)
+            _record_octets(record, wrapped(record.timestamp - base_timestamp), index)
             for index, record in enumerate(records)
         ]
     )
@@ -367,24 +365,24 @@ def build(
         base_sequence,
         len(records),
     )
-    return _sealed(header, compression.deflate(compression_type, payload))
+    return sealed(header, compression.deflate(compression_type, payload))
 
 
 def _record_octets(record: Record, timestamp_delta: int, offset_delta: int) -> bytes:
-    parts = [b"\0", _varint(timestamp_delta), _varint(offset_delta)]
+    parts = [b"\0", varint(timestamp_delta), varint(offset_delta)]
     for octets in (record.key, record.value):
-        parts += (_NULL,) if octets is None else (_varint(len(octets)), octets)
-    parts.append(_varint(len(record.headers)))
+        parts += (NULL,) if octets is None else (varint(len(octets)), octets)
+    parts.append(varint(len(record.headers)))
     for name, content in record.headers:
         named = name.encode()
-        parts += (_varint(len(named)), named)
-        parts += (_NULL,) if content is None else (_varint(len(content)), content)
+        parts += (varint(len(named)), named)
+        parts += (NULL,) if content is None else (varint(len(content)), content)
     body = b"".join(parts)
-    return _varint(len(body)) + body
+    return varint(len(body)) + body
 
 
 @lru_cache(maxsize=4096)
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
     """Zigzag, of a number of 64 bits. Sizes and small differences are asked for again and again."""
     value = (number << 1) ^ (number >> 63)
     octets = bytearray()
@@ -395,58 +393,5 @@ def _varint(number: int) -> bytes:
     return bytes(octets)
 
 
-_NULL: Final = _varint(-1)
-
-
-def rebuild(
-    octets: bytes | memoryview,
-    keep: Callable[[Record], bool],
-    *,
-    delete_horizon_ms: int | None = None,
-    keep_empty: bool = False,
-    inflated_size_max: int = INFLATED_SIZE_MAX,
-) -> bytes | None:
-    """The batch with only the records to keep, everything else as it was; None when nothing is left of it.
-
-    `delete_horizon_ms` is when tombstones may go (`keep` is who lets them go); it is written where one is
-    kept, unless the batch has such a moment already. With `keep_empty` a header without records stays, for
-    the sake of its producer's last sequence number. Raises RecordProblem.
-    """
-    header = _header_of(octets)
-    payload = _payload(octets, header, inflated_size_max)
-    kept = bytearray()
-    count, latest, tombstones = 0, _LONG_MIN, False
-    for record, start, end in _walk(header, payload):
-        if keep(record):
-            kept += payload[start:end]
-            count += 1
-            latest = max(latest, record.timestamp)
-            tombstones |= record.value is None
-    if not count:
-        return _emptied(header) if keep_empty else None
-    changed = replace(header, max_timestamp=latest, count=count)
-    if tombstones and delete_horizon_ms is not None and header.delete_horizon_ms is None:
-        attributes = header.attributes | DELETE_HORIZON
-        changed = replace(changed, attributes=attributes, base_timestamp=delete_horizon_ms)
-        kept = _shifted(bytes(kept), header.base_timestamp - delete_horizon_ms)
-    elif count == header.count:
-        return bytes(octets[: header.size])
-    return _sealed(changed, compression.deflate(header.codec, bytes(kept)))
-
-
-def _emptied(header: BatchHeader) -> bytes:
-    attributes = header.attributes & ~(CODEC_MASK | DELETE_HORIZON)
-    return _sealed(replace(header, attributes=attributes, base_timestamp=-1, count=0), b"")
-
-
-def _shifted(octets: bytes, shift: int) -> bytearray:
-    """Whole records with other timestamp deltas, as the base has changed by `-shift`."""
-    shifted = bytearray()
-    at = 0
-    while at < len(octets):
-        size, start = _read_varint(octets, at)
-        at = start + size
-        delta, end = _read_varint(octets, start + 1)
-        body = octets[start : start + 1] + _varint(_wrapped(delta + shift)) + octets[end:at]
-        shifted += _varint(len(body)) + body
-    return shifted
+NULL: Final = varint(-1)
+"""The size of what is not there."""

@@ -1,4 +1,4 @@
-"""Record batches: other implementations agree, garbage is told, and compaction keeps what it must."""
+"""Record batches: other implementations agree, and garbage is told."""
 
 import struct
 from dataclasses import replace
@@ -16,55 +16,16 @@ from broker.kafka.records import (
     DELETE_HORIZON,
     LOG_APPEND_TIME,
     TRANSACTIONAL,
-    BatchHeader,
     Record,
     RecordProblem,
     build,
     check,
     iterate,
     read_header,
-    rebuild,
     with_log_append_time,
 )
+from kafka_batches import MIB, NOW, SOME, batch_of, changed, codecs, lists_of_records, numbered
 from kafka_python import MemoryRecords, MemoryRecordsBuilder
-
-MIB = 1024 * 1024
-NOW = 1_700_000_000_000
-
-octets = st.none() | st.binary(max_size=20) | st.binary(min_size=60, max_size=140)
-headers = st.lists(st.tuples(st.text(max_size=5), octets), max_size=3)
-times = st.integers(0, 1 << 42) | st.integers(NOW, NOW + 200)
-lists_of_records = st.lists(
-    st.builds(Record, st.just(0), times, octets, octets, headers), min_size=1, max_size=8
-)
-codecs = st.sampled_from(list(Codec))
-SOME = [
-    Record(0, NOW + 5, b"a", b"one"),
-    Record(1, NOW, None, None, [("h", b"x"), ("h", None)]),
-    Record(2, NOW, b"b"),
-]
-
-
-def numbered(some, base_offset=0):
-    return [replace(record, offset=base_offset + index) for index, record in enumerate(some)]
-
-
-def changed(batch, at, form, *values):
-    """With other values there, and a crc that fits."""
-    octets = bytearray(batch)
-    struct.pack_into(form, octets, at, *values)
-    octets[17:21] = google_crc32c.value(bytes(octets[21:])).to_bytes(4)
-    return bytes(octets)
-
-
-def batch_of(payload, count, **fields):
-    """Whatever the payload is."""
-    head = bytearray(build([Record(0, 0)])[:61])
-    struct.pack_into(">i", head, 8, 49 + len(payload))
-    struct.pack_into(">i", head, 23, count - 1)
-    struct.pack_into(">i", head, 57, count)
-    batch = bytes(head) + payload
-    return changed(batch, 21, ">h", fields.get("codec", 0))
 
 
 def raises(code, batch, size_max=MIB):
@@ -242,11 +203,8 @@ def test_garbage_in_records_is_told_or_is_records(data, codec):
         code = problem.code
     if code is None:
         assert [record.offset for record in found] == list(range(max(count, 0)))
-        assert rebuild(batch, lambda record: True) == (batch if found else None)
     else:
         assert code == ErrorCode.INVALID_RECORD
-        with pytest.raises(RecordProblem):
-            rebuild(batch, lambda record: True)
 
 
 @given(st.binary(max_size=200))
@@ -319,8 +277,6 @@ def test_a_batch_is_opened_up_to_the_limit(codec):
     assert len(list(iterate(batch, inflated_size_max=size))) == 1
     with pytest.raises(RecordProblem, match=f"more than {size - 1} octets"):
         iterate(batch, inflated_size_max=size - 1)
-    with pytest.raises(RecordProblem):
-        rebuild(batch, lambda record: True, inflated_size_max=size - 1)
 
 
 # ---- the log's own time ----
@@ -337,116 +293,3 @@ def test_log_append_time_is_every_records_time(some, codec):
     assert [(each.timestamp, each.timestamp_type) for each in theirs] == [(NOW, 1)] * len(some)
     assert list(iterate(stamped)) == [replace(each, timestamp=NOW) for each in numbered(some)]
     assert stamped[61:] == batch[61:]
-
-
-# ---- compaction ----
-
-stored_batches = st.builds(
-    lambda some, codec, base, append_time: (
-        some,
-        with_log_append_time(batch, NOW)
-        if append_time
-        and (
-            batch := build(
-                some,
-                base_offset=base,
-                compression_type=codec,
-                producer_id=4,
-                producer_epoch=2,
-                base_sequence=8,
-            )
-        )
-        else build(
-            some, base_offset=base, compression_type=codec, producer_id=4, producer_epoch=2, base_sequence=8
-        ),
-    ),
-    lists_of_records,
-    codecs,
-    st.integers(0, 1 << 60),
-    st.booleans(),
-)
-
-
-@given(stored_batches, st.sets(st.integers(0, 7)), st.none() | st.integers(0, 1 << 42), st.booleans())
-def test_only_what_is_kept_is_left(stored, kept, horizon, keep_empty):
-    _, batch = stored
-    before = read_header(batch)
-    records_before = list(iterate(batch))
-    left = [each for each in records_before if each.offset - before.base_offset in kept]
-    rebuilt = rebuild(
-        batch,
-        lambda record: record.offset - before.base_offset in kept,
-        delete_horizon_ms=horizon,
-        keep_empty=keep_empty,
-    )
-    if not left and not keep_empty:
-        assert rebuilt is None
-        return
-    assert rebuilt is not None
-    after = read_header(rebuilt)
-    (theirs,) = MemoryRecords(rebuilt)
-    assert theirs.validate_crc()
-    assert list(iterate(rebuilt)) == left
-    assert after.size == len(rebuilt)
-    assert after.count == len(left)
-    same = (
-        "base_offset",
-        "leader_epoch",
-        "last_offset_delta",
-        "producer_id",
-        "producer_epoch",
-        "base_sequence",
-    )
-    assert [getattr(after, name) for name in same] == [getattr(before, name) for name in same]
-    assert after.attributes & LOG_APPEND_TIME == before.attributes & LOG_APPEND_TIME
-    if left:
-        assert after.codec == before.codec
-        assert after.max_timestamp == max(each.timestamp for each in left)
-        stamped = horizon is not None and any(each.value is None for each in left)
-        assert after.delete_horizon_ms == (horizon if stamped else None)
-        if len(left) == len(records_before) and not stamped:
-            assert rebuilt == batch
-    else:
-        assert after.max_timestamp == before.max_timestamp
-
-
-def test_a_delete_horizon_is_set_once():
-    first = rebuild(build(SOME), lambda record: True, delete_horizon_ms=NOW + 1000)
-    assert read_header(first).delete_horizon_ms == NOW + 1000
-    assert list(iterate(first)) == SOME
-    assert rebuild(first, lambda record: True, delete_horizon_ms=NOW + 2000) == first
-    less = rebuild(first, lambda record: record.offset != 0, delete_horizon_ms=NOW + 2000)
-    assert read_header(less).delete_horizon_ms == NOW + 1000
-    assert list(iterate(less)) == SOME[1:]
-
-
-def test_a_delete_horizon_far_from_the_records_times():
-    some = [Record(0, -(1 << 63), b"k"), Record(1, (1 << 63) - 1, b"k")]
-    assert list(iterate(rebuild(build(some), lambda record: True, delete_horizon_ms=NOW))) == some
-
-
-def test_what_the_records_are_not_asked_for_is_kept_as_it_is():
-    """Header keys that are not UTF-8, and the attributes that a log has for itself."""
-    batch = build([Record(0, NOW, b"k", None, [("?", b"x")]), Record(1, NOW, b"l", b"v")]).replace(
-        b"?", b"\xff"
-    )
-    batch = changed(batch, 21, ">h", 1 << 9)
-    less = rebuild(batch, lambda record: record.offset == 0)
-    assert b"\xff" in less[61:]
-    assert read_header(less).attributes == 1 << 9
-
-
-@pytest.mark.parametrize("codec", list(Codec))
-def test_an_empty_batch_stays_empty(codec):
-    empty = rebuild(build(SOME, base_offset=5, compression_type=codec), lambda record: False, keep_empty=True)
-    assert len(empty) == 61
-    assert list(iterate(empty)) == []
-    assert rebuild(empty, lambda record: True, keep_empty=True) == empty
-    assert rebuild(empty, lambda record: True) is None
-    assert read_header(empty) == BatchHeader(5, 61, -1, 0, 2, -1, NOW + 5, -1, -1, -1, 0)
-
-
-def test_what_is_no_batch_is_not_rebuilt():
-    for garbage in (b"", bytes(100), build(SOME)[:-1]):
-        with pytest.raises(RecordProblem):
-            rebuild(garbage, lambda record: True)

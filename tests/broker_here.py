@@ -31,7 +31,7 @@ async def until(condition: Callable[[], object]) -> None:
         await trio.lowlevel.checkpoint()
 
 
-ALGORITHM = "rabbit_password_hashing_sha256"
+HASHING_ALGORITHM = "rabbit_password_hashing_sha256"
 
 
 def quick_hash(password: str) -> str:
@@ -60,7 +60,7 @@ class BrokerHere:
         tags: tuple[str, ...] = (),
     ) -> None:
         accounts = self.node.accounts
-        accounts.put_user(name, quick_hash(password), ALGORITHM, tags)
+        accounts.put_user(name, quick_hash(password), HASHING_ALGORITHM, tags)
         accounts.put_permission(vhost, name, configure, write, read)
 
     async def connect(self, **options: Any) -> Client:

@@ -21,7 +21,7 @@ from broker.server.amqp.options import AmqpOptions
 from broker.server.kafka.options import KafkaOptions
 from broker.server.kafka.server import KafkaServer
 from broker.server.serve import Address, serve
-from broker_here import ALGORITHM, quick_hash
+from broker_here import HASHING_ALGORITHM, quick_hash
 from kafka_wire import KafkaClient
 
 
@@ -44,7 +44,7 @@ class KafkaHere:
     ) -> None:
         """Somebody whose password is known as a text, for all mechanisms."""
         scram = scram_credentials(password, iterations=4096)
-        self.node.accounts.put_user(name, quick_hash(password), ALGORITHM, (), scram)
+        self.node.accounts.put_user(name, quick_hash(password), HASHING_ALGORITHM, (), scram)
         self.node.accounts.put_permission("/", name, configure, write, read)
 
     async def dial(self) -> KafkaClient:

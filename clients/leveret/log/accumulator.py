@@ -13,9 +13,11 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import anyio
+
 from broker.kafka.partitioner import partition_for as partition_of_key
 from broker.kafka.records import Record
-from leveret.log.batch import Batch, Losses, Sending, size_of
+from leveret.log.batch import Batch, Losses, Sending
 from leveret.log.errors import Reason
 from leveret.log.pipeline import Pipeline
 from leveret.log.record import TopicPartition
@@ -50,26 +52,30 @@ class Accumulator:
     # ---- in ----
 
     def partition_for(
-        self, topic: str, record: Record, count: int, led: Callable[[str], Sequence[int]]
+        self, topic: str, key: bytes | None, size: int, count: int, led: Callable[[str], Sequence[int]]
     ) -> int:
         """Of `count` partitions, of which those have leaders that `led` gives."""
-        if record.key is not None:
-            return partition_of_key(record.key, count)
+        if key is not None:
+            return partition_of_key(key, count)
         partition, left = self._sticky.get(topic, (-1, 0))
         if left <= 0 or partition >= count:
             others = [number for number in led(topic) if number != partition] or range(count)
             partition, left = random.choice(others), self.options.batch_size
-        self._sticky[topic] = (partition, left - size_of(record))
+        self._sticky[topic] = (partition, left - size)
         return partition
 
-    def add(self, place: TopicPartition, record: Record, size: int, now: float) -> tuple[Sending, bool]:
-        """And whether a batch is full now. The room for it was taken."""
+    def add(self, place: TopicPartition, record: Record, size: int) -> tuple[Sending, Batch | None]:
+        """Put it into its batch, for which the room was taken; if that one is new, also gives what was begun."""
         pipeline = self._pipelines.get(place)
         if pipeline is None:
             pipeline = self._pipelines[place] = Pipeline(place)
+        batch = pipeline.filling
+        if batch is not None and batch.size + size <= self.options.batch_size:
+            return batch.add(record, size), None
         self.active[place] = pipeline
-        options = self.options
-        return pipeline.add(record, size, options.batch_size, now, options.timeout_s)
+        now = anyio.current_time()
+        batch = pipeline.begin(now, now + self.options.timeout_s)
+        return batch.add(record, size), batch
 
     def close_batches(self) -> None:
         """What is being filled goes as it is."""

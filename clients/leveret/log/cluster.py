@@ -2,8 +2,8 @@
 
 Flow:   whoever needs a topic asks for it, and it is fetched from any broker that answers; whoever finds out
         that it is out of date says so, and it is fetched again.
-Limits: only topics that were asked for are remembered, `TOPICS_MAX` of them; a topic is fetched again after
-        `AGE_S`, as it may have more partitions by then. Asking ends after the URL's `request_timeout`.
+Limits: only topics that were asked for are remembered, `TOPICS_MAX` of them; a topic is old after `AGE_S`, as
+        it may have more partitions by then. Asking ends after the URL's `request_timeout`.
 Spec:   Metadata (3), FindCoordinator (10).
 """
 
@@ -82,25 +82,29 @@ class Cluster:
         known = self._known[topic]
         return [number for number, leader in known.leaders.items() if leader in self._brokers]
 
-    def fresh(self, topic: str) -> Topic | None:
-        """A topic that need not be asked for."""
+    def known(self, topic: str) -> Topic | None:
+        """A topic as it was when it was asked for."""
         known = self._known.get(topic)
-        if known is None or known.stale or anyio.current_time() - known.fetched_at > AGE_S:
-            return None
-        return known.topic
+        return None if known is None else known.topic
+
+    def is_old(self, topic: str) -> bool:
+        """It would be good to ask again; what is known may be used meanwhile."""
+        known = self._known.get(topic)
+        return known is None or known.stale or anyio.current_time() - known.fetched_at > AGE_S
 
     # ---- asking ----
 
     async def topic(self, name: str) -> Topic:
-        """It is there, and all its partitions have leaders.
+        """As `refresh`, unless it was asked for not long ago."""
+        known = None if self.is_old(name) else self.known(name)
+        return known if known is not None else await self.refresh(name)
+
+    async def refresh(self, name: str) -> Topic:
+        """Ask for a topic, until it is there and all its partitions have leaders.
 
         Raises UnknownTopic, NotAuthorized, ConnectionFailed, AuthenticationFailed and others, at the latest
         when the request's time is over.
         """
-        return self.fresh(name) or await self.refresh(name)
-
-    async def refresh(self, name: str) -> Topic:
-        """As `topic`, but what is known already does not do."""
         _check_name(name)
         problem: LeveretError | None = None
         backoff = Backoff()

@@ -1,6 +1,6 @@
 """The batches of one partition: the one that is filled, those that wait, those that are out.
 
-Flow:   records go in with `add`; the sender asks when a batch is `due`, takes it with `take`, and says what
+Flow:   records go into `filling`; the sender asks when a batch is `due`, takes it with `take`, and says what
         became of it with one of the last methods. No waiting happens here.
 Shape:  filling -> waiting -> out -> acknowledged, or given up
                       ^--------'    the answer was lost, or is "not now"
@@ -21,9 +21,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
-from broker.kafka.records import Record
 from leveret.log.backoff import Backoff
-from leveret.log.batch import SEQUENCE_MASK, Batch, Identity, Sending
+from leveret.log.batch import SEQUENCE_MASK, Batch, Identity
 from leveret.log.record import TopicPartition
 
 
@@ -33,7 +32,6 @@ class Pipeline:
     __slots__ = (
         "_acknowledged",
         "_backoff",
-        "_filling",
         "_gap",
         "_identity",
         "_introduced",
@@ -44,6 +42,7 @@ class Pipeline:
         "_repeating",
         "_spent",
         "_waiting",
+        "filling",
         "place",
         "retry_at",
     )
@@ -52,7 +51,8 @@ class Pipeline:
         self.place = place
         self.retry_at = 0.0
         """Nothing goes before."""
-        self._filling: Batch | None = None
+        self.filling: Batch | None = None
+        """To which records are added."""
         self._waiting: deque[Batch] = deque()
         self._out: list[Batch] = []
         self._next_number = 0
@@ -72,36 +72,29 @@ class Pipeline:
         self._backoff = Backoff()
 
     def __bool__(self) -> bool:
-        return bool(self._out or self._waiting or self._filling is not None)
+        return bool(self._out or self._waiting or self.filling is not None)
 
     def __iter__(self) -> Iterator[Batch]:
         """All batches, the oldest first but for those that are out, which come before."""
         yield from self._out
         yield from self._waiting
-        if self._filling is not None:
-            yield self._filling
+        if self.filling is not None:
+            yield self.filling
 
     # ---- in ----
 
-    def add(
-        self, record: Record, size: int, size_max: int, now: float, seconds: float
-    ) -> tuple[Sending, bool]:
-        """Into the batch that is filled, or a new one if it does not fit; and whether a batch is full now."""
-        filling = self._filling
-        full = filling is not None and filling.size + size > size_max
-        if full:
-            self.close()
-        filling = self._filling
-        if filling is None:
-            filling = self._filling = Batch(self.place, self._next_number, now, now + seconds)
-            self._next_number += 1
-        return filling.add(record, size), full or filling.size >= size_max
+    def begin(self, now: float, deadline: float) -> Batch:
+        """Fill a new batch from now on; the one before goes as it is."""
+        self.close()
+        batch = self.filling = Batch(self.place, self._next_number, now, deadline)
+        self._next_number += 1
+        return batch
 
     def close(self) -> None:
         """What is being filled need not wait for more."""
-        if self._filling is not None:
-            self._waiting.append(self._filling)
-            self._filling = None
+        if self.filling is not None:
+            self._waiting.append(self.filling)
+            self.filling = None
 
     # ---- out ----
 
@@ -113,10 +106,13 @@ class Pipeline:
             return None
         if self._waiting:
             return self.retry_at
-        filling = self._filling
+        filling = self.filling
         if filling is None:
             return None
-        return max(self.retry_at, now if filling.size >= size_max else filling.begun_at + linger_s)
+        if filling.size >= size_max:
+            return max(self.retry_at, now)
+        # While others are out it gathers more.
+        return None if self._out else max(self.retry_at, filling.begun_at + linger_s)
 
     def _resume(self) -> None:
         """All that was out is answered."""
@@ -200,7 +196,7 @@ class Pipeline:
 
     def expire(self, now: float) -> list[Batch]:
         """Those that have waited for too long; they are given up."""
-        if self._filling is not None and self._filling.deadline <= now:
+        if self.filling is not None and self.filling.deadline <= now:
             self.close()
         late: list[Batch] = []
         # One that was out before goes when nothing is out: the answers may be its own.
@@ -215,7 +211,7 @@ class Pipeline:
         """When something is to be given up; None if not before something was answered."""
         if self._waiting:
             return None if self._holds_on() else self._waiting[0].deadline
-        return None if self._filling is None else self._filling.deadline
+        return None if self.filling is None else self.filling.deadline
 
     def _holds_on(self) -> bool:
         return bool(self._out) and self._waiting[0].sequence >= 0
@@ -232,5 +228,5 @@ class Pipeline:
         given_up = list(self)
         self._out.clear()
         self._waiting.clear()
-        self._filling = None
+        self.filling = None
         return given_up

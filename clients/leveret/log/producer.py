@@ -128,9 +128,9 @@ class Producer:
             raise InvalidValue(
                 f"a record of about {size} octets is more than all the memory, {room.size_max}"
             )
-        count = (self._cluster.fresh(topic) or await self._cluster.topic(topic)).partitions
+        count = (self._cluster.known(topic) or await self._cluster.refresh(topic)).partitions
         if partition is None:
-            partition = self._accumulator.partition_for(topic, record, count, self._cluster.led)
+            partition = self._accumulator.partition_for(topic, key, size, count, self._cluster.led)
         elif not 0 <= partition < count:
             raise InvalidValue(f"topic {topic!r} has partitions 0 to {count - 1}, and not {partition}")
         if not room.try_take(size):
@@ -140,11 +140,11 @@ class Producer:
         if self._background is None or self._sender.reason is not None:
             room.give_back(size)
             raise self._why_not()
-        place = TopicPartition(topic, partition)
-        sending, full = self._accumulator.add(place, record, size, anyio.current_time())
-        self._sender.ring()
-        if full:
-            await anyio.lowlevel.checkpoint()  # the sender's turn
+        sending, begun = self._accumulator.add(TopicPartition(topic, partition), record, size)
+        if begun is not None:
+            self._sender.ring()
+            if begun.number:
+                await anyio.lowlevel.checkpoint()  # the one before may go: it is the sender's turn
         return sending
 
     async def flush(self) -> None:

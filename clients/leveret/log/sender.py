@@ -158,7 +158,7 @@ class Sender:
 
     def _leader(self, place: TopicPartition) -> Address | None:
         leader = self._cluster.leader(place)
-        if leader is None:
+        if leader is None or self._cluster.is_old(place.topic):
             topic = place.topic
             self._start(topic, partial(self._cluster.refresh, topic), partial(self._no_leader, topic))
         return leader

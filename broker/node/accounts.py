@@ -116,10 +116,11 @@ class Accounts:
         return new
 
     def delete_user(self, name: str) -> None:
-        """Raises NotFound."""
+        """Whoever is logged in with it may do nothing any more. Raises NotFound."""
         user = self.user(name)
         del self.users[name]
         changes = [Change(key(PERMISSION, vhost, name), None) for vhost in user.permissions]
+        user.permissions.clear()
         self._flusher.change([*changes, Change(key(USER, name), None)])
 
     def put_permission(self, vhost: str, name: str, configure: str, write: str, read: str) -> bool:

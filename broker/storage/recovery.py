@@ -118,22 +118,24 @@ def mend(files: Files, reader: Handles, log: Log, error: CorruptLog) -> tuple[Re
                 latest = max(latest, part.batch.max_timestamp)
                 due = part.batch.next_offset
                 continue
-            segment.damage.append(range(part.at, part.end))
             report.damaged.append(f"{path} at octet {part.at}: {part.reason}; {_passed_over(part)}")
             _save(files, path, octets[part.at : part.end], part.at, report)
-            if gone := range(due, _end_of_gap(log, segment, part)):
-                lost += segment.settle(gone)
+            lost += _give_up(log, segment, range(part.at, part.end), due, part.following)
+        if missing := range(len(octets), segment.readable_size):
+            report.damaged.append(f"{path} at octet {missing.start}: {len(missing)} octets are missing")
+            lost += _give_up(log, segment, missing, due, None)
     log.reread()
     return report, lost
 
 
-def _end_of_gap(log: Log, segment: Segment, part: _Part) -> int:
-    """The first offset behind damaged octets that can be read."""
-    if part.following is not None:
-        return part.following
-    return next(
-        (batch.base_offset for where, batch in log.being_written if where is segment), segment.next_offset
-    )
+def _give_up(log: Log, segment: Segment, octets: range, due: int, following: int | None) -> int:
+    """Have reading pass over octets, up to `following` if a sound batch is behind; returns how many records go."""
+    segment.damage.append(octets)
+    if following is None:
+        being_written = (batch.base_offset for where, batch in log.being_written if where is segment)
+        following = next(being_written, segment.next_offset)
+    gone = range(due, following)
+    return segment.settle(gone) if gone else 0
 
 
 # ---- segments ----

@@ -186,6 +186,24 @@ def test_a_flipped_octet_in_a_full_segment_is_found_at_once_or_when_it_is_read(i
         assert log.live == len(found)
 
 
+@pytest.mark.parametrize("path", [FIRST, LAST])
+def test_a_file_that_becomes_shorter_while_it_is_open_costs_what_is_missing(path):
+    octets = FILES.octets(path)
+    first = 0 if path == FIRST else 24
+    for size in range(len(octets)):
+        files = FILES.copy()
+        log, _ = opened(files)
+        files.truncate(path, size)
+        error = stumbled(log)
+        assert error is not None
+        mending, count = recovery.mend(files, files.handles(4), log, error)
+        lost = range(first + size // BATCH_SIZE * 3, first + len(octets) // BATCH_SIZE * 3)
+        assert contents(log) == without(*lost)
+        assert count == len([offset for offset in lost if offset in EVERYTHING])
+        assert mending.damaged[-1] == f"{path} at octet {size}: {len(octets) - size} octets are missing"
+        assert log.live == len(contents(log))
+
+
 def test_an_index_is_believed_only_if_it_fits():
     path = path_of(0, ".index")
     octets = FILES.octets(path)

@@ -425,6 +425,9 @@ class FakeHandles:
         with self._on._lock:
             return bytes(self._file(path).octets[position : position + size])
 
+    def share(self, path: str, position: int, size: int) -> None:
+        """There is no descriptor."""
+
     def forget(self, path: str) -> None:
         for known in list(self.open):
             if known == path or (path.endswith("/") and known.startswith(path)):

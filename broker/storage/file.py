@@ -26,6 +26,39 @@ _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 _BUFFERS_MAX = 1024
 
 
+class FileRange:
+    """Octets of a file, to be sent without being read; they can be, whatever becomes of the file's name.
+
+    It holds a descriptor as long as somebody holds it.
+    """
+
+    __slots__ = ("_descriptor", "_position", "_size")
+
+    def __init__(self, descriptor: int, position: int, size: int) -> None:
+        """The descriptor is its own."""
+        self._descriptor = descriptor
+        self._position = position
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def send(self, socket: int) -> int:
+        """Give the socket as much as it takes, and keep the rest; returns how much that was.
+
+        Raises BlockingIOError if that is nothing, OSError if the peer is gone, SyncFailed if the file has lost them.
+        """
+        sent = os.sendfile(socket, self._descriptor, self._position, self._size)
+        if not sent:
+            raise SyncFailed(f"a file ends at octet {self._position}, where {self._size} more were")
+        self._position += sent
+        self._size -= sent
+        return sent
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+
 class Handles(Protocol):
     """Open files of one thread, by path."""
 
@@ -41,6 +74,9 @@ class Handles(Protocol):
 
     def read(self, path: str, position: int, size: int) -> bytes:
         """Up to `size` octets; fewer at the end of the file."""
+
+    def share(self, path: str, position: int, size: int) -> FileRange | None:
+        """A part of a file that is there; None if the process has no descriptor left for it."""
 
     def forget(self, path: str) -> None:
         """Close this file, or with a slash at the end every file below this directory, if it is open here."""
@@ -133,6 +169,14 @@ class OpenFiles:
 
     def read(self, path: str, position: int, size: int) -> bytes:
         return os.pread(self._descriptor(path), size, position)
+
+    def share(self, path: str, position: int, size: int) -> FileRange | None:
+        try:
+            return FileRange(os.dup(self._descriptor(path)), position, size)
+        except OSError as error:
+            if error.errno in _NO_DESCRIPTOR:
+                return None
+            raise
 
     def forget(self, path: str) -> None:
         below = [known for known in self._open if known.startswith(path)] if path.endswith("/") else [path]

@@ -21,7 +21,7 @@ from typing import Final
 from broker.storage import batch as batches
 from broker.storage.batch import Batch, Span
 from broker.storage.errors import CorruptLog
-from broker.storage.file import Files, Handles
+from broker.storage.file import FileRange, Files, Handles
 from broker.storage.index import IndexFile
 from broker.storage.index import encode as encode_index
 from broker.storage.rewrite import Rewritten
@@ -47,6 +47,8 @@ OFFSET_MAX: Final = 1 << 62
 _READ_SIZE: Final = 256 * 1024
 # Index entries are 64 KiB apart: so much holds the batch that is looked for, mostly.
 _WALK_SIZE: Final = 64 * 1024
+# Less is read as quickly as it is sent from the file.
+_SHARED_SIZE_MIN: Final = 64 * 1024
 # A segment is worth writing anew when it has this part of its full size, and one in so many records lives.
 _REWRITE_SIZE: Final = 64
 _REWRITE_SHARE: Final = 4
@@ -107,6 +109,19 @@ def remove_files(files: Files, handles: Handles, paths: list[str]) -> None:
     for path in later:
         if path.endswith("/"):
             files.remove_directory(path)
+
+
+def index_write(segment: Segment) -> Write:
+    """The index of a sealed segment, for the next start."""
+    file = IndexFile(
+        segment.base_offset,
+        segment.next_offset,
+        segment.size,
+        segment.records,
+        segment.max_timestamp,
+        segment.index,
+    )
+    return Write(segment.path(INDEX_SUFFIX), 0, [encode_index(file)], False, False, last=True)
 
 
 class Log:
@@ -207,16 +222,7 @@ class Log:
             writes.append(Write(path, segment.size, [], False, segment.unnamed, segment.unsynced))
         writes[-1].sync = writes[-1].last = True
         segment.unsynced = False
-        file = IndexFile(
-            segment.base_offset,
-            segment.next_offset,
-            segment.size,
-            segment.records,
-            segment.max_timestamp,
-            segment.index,
-        )
-        octets = encode_index(file)
-        writes.append(Write(segment.path(INDEX_SUFFIX), 0, [octets], False, False, last=True))
+        writes.append(index_write(segment))
 
     def written(self) -> None:
         """What `write` returned is where it belongs."""
@@ -290,6 +296,13 @@ class Log:
     @property
     def segments(self) -> tuple[Segment, ...]:
         return tuple(self._segments)
+
+    def at_rest(self) -> list[Segment]:
+        """The sealed segments of which everything is on the disk."""
+        end = len(self._segments) - 1
+        if self._writing:  # the one before what is being written may be being sealed
+            end = self._segments.index(self._writing[0][0]) - 1
+        return self._segments[: max(end, 0)]
 
     # ---- towards the disk ----
 
@@ -382,6 +395,12 @@ class Log:
         segment.index = result.index
         self.reread()
 
+    def drop_emptied(self, segment: Segment) -> list[str]:
+        """Forget a sealed segment with nothing in it; returns the files to remove."""
+        self._segments.remove(segment)
+        self.reread()
+        return [*self._files_of(segment), segment.path(REWRITE_SUFFIX)]
+
     def close(self) -> None:
         """Nothing is read any more."""
         for segment in self._segments:
@@ -464,35 +483,44 @@ class Log:
         About `size_max` of them, with whole batches and a part of another at the end: at least one whole, and of
         one segment only. Empty where no file has anything (yet). Raises CorruptLog where no batch begins.
         """
-        at = self._segment_at(offset)
-        while at < len(self._segments):
-            segment = self._segments[at]
-            if segment.readable_size and offset < segment.next_offset:
-                found = self._octets_of(segment, offset, size_max)
-                if found:
-                    return found
-            at += 1
-        return b""
+        found = self._find_octets(offset, size_max)
+        return self._reader.read(*found) if found is not None else b""
 
-    def _octets_of(self, segment: Segment, offset: int, size_max: int) -> bytes:
+    def share_octets(self, offset: int, size_max: int) -> FileRange | bytes:
+        """The same as a part of a file, if they are many enough for that to be worth its while."""
+        found = self._find_octets(offset, size_max)
+        if found is None:
+            return b""
+        shared = self._reader.share(*found) if found[2] >= _SHARED_SIZE_MIN else None
+        return shared if shared is not None else self._reader.read(*found)
+
+    def _find_octets(self, offset: int, size_max: int) -> tuple[str, int, int] | None:
+        """Path, position and size."""
+        for segment in self._segments[self._segment_at(offset) :]:
+            if segment.readable_size and offset < segment.next_offset:
+                position = segment.index.position(offset)
+                while sound := segment.sound_part(position):
+                    found, position = self._walk(segment, sound, offset)
+                    if found:
+                        size = min(max(size_max, found), sound.stop - position)
+                        return segment.path(LOG_SUFFIX), position, size
+        return None
+
+    def _walk(self, segment: Segment, sound: range, offset: int) -> tuple[int, int]:
+        """From batch to batch: the size and position of the first behind `offset`, or 0 and how far this came."""
         path = segment.path(LOG_SUFFIX)
-        position = segment.index.position(offset)
-        while sound := segment.sound_part(position):
-            octets = self._reader.read(path, sound.start, min(len(sound), max(size_max, _WALK_SIZE)))
-            at = 0
-            while len(octets) - at >= batches.HEADER_SIZE:
-                span = batches.span(octets, at)
-                if span.next_offset > offset:
-                    if at + span.size > len(octets):
-                        octets, at = self._reader.read(path, sound.start + at, max(span.size, size_max)), 0
-                    if at + span.size > len(octets):
-                        raise CorruptLog(path, sound.start + at, "cut short")
-                    return octets[at : at + max(size_max, span.size)]
-                at += span.size
-            if not at:
-                raise CorruptLog(path, sound.start, "cut short")
-            position = sound.start + at
-        return b""
+        octets = self._reader.read(path, sound.start, min(len(sound), _WALK_SIZE))
+        at = 0
+        while len(octets) - at >= batches.HEADER_SIZE:
+            span = batches.span(octets, at)
+            if sound.start + at + span.size > sound.stop:
+                raise CorruptLog(path, sound.start + at, "cut short")
+            if span.next_offset > offset:
+                return span.size, sound.start + at
+            at += span.size
+        if not at:
+            raise CorruptLog(path, sound.start, "cut short")
+        return 0, sound.start + at
 
     def spans_since(self, timestamp: int) -> Iterator[tuple[Segment, int, Span]]:
         """Headers of what the files have, from one on before which every timestamp is smaller: where and what."""
@@ -506,6 +534,10 @@ class Log:
             for found in self._spans(segment, segment.index.position(offset)):
                 if found[2].next_offset > offset:
                     yield found
+
+    def last_spans(self, segment: Segment) -> Iterator[tuple[Segment, int, Span]]:
+        """Headers of what a segment's file has at its end: with the last of all, if it has any."""
+        return self._spans(segment, segment.index.position(segment.next_offset))
 
     def _spans(self, segment: Segment, position: int) -> Iterator[tuple[Segment, int, Span]]:
         path = segment.path(LOG_SUFFIX)

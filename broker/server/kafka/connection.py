@@ -27,6 +27,7 @@ from broker.model.user import Right, User
 from broker.node.flusher import Commit
 from broker.node.peers import ConnectionSnapshot
 from broker.server.kafka import sasl, versions
+from broker.server.kafka.outbox import Outbox, Part
 from broker.server.kafka.reply import Reply
 from broker.storage.errors import StorageError
 
@@ -41,8 +42,6 @@ _RECEIVE_SIZE_MIN: Final = 4 * 1024
 _RECEIVE_SIZE_MAX: Final = 1024 * 1024
 _OUTBOX_HIGH: Final = 1024 * 1024
 _PENDING_MAX: Final = 64
-_JOIN_MAX: Final = 64 * 1024
-_GATHER_MAX: Final = 512
 
 
 class KafkaConnection:
@@ -58,14 +57,12 @@ class KafkaConnection:
         "_held",
         "_here",
         "_outbox",
-        "_outbox_size",
         "_over",
         "_peer",
         "_reading",
         "_receive_size",
         "_replies",
         "_socket",
-        "_unsent",
         "_writing",
         "client_id",
         "gone",
@@ -112,9 +109,7 @@ class KafkaConnection:
         self._replies: deque[Reply] = deque()
         # For how many reasons nothing more is handled.
         self._held = 0
-        self._outbox: list[bytes] = []
-        self._outbox_size = 0
-        self._unsent = memoryview(b"")
+        self._outbox = Outbox()
         self._receive_size = _RECEIVE_SIZE_MIN
         self._reading = True
         self._writing = self._ending = False
@@ -199,9 +194,9 @@ class KafkaConnection:
             self.lost()
 
     def writable(self) -> None:
-        self._send_unsent()
-        if not self._unsent:
-            self.flush()
+        self._send()
+        if self._over and not self._outbox.size:
+            self.lost()
         self._handle_frames()
 
     def failed(self, error: Exception) -> None:
@@ -230,7 +225,7 @@ class KafkaConnection:
             self._held > 0
             or self._over
             or len(self._replies) >= _PENDING_MAX
-            or self._outbox_size > _OUTBOX_HIGH
+            or self._outbox.size > _OUTBOX_HIGH
         )
 
     def _handle_frames(self) -> None:
@@ -335,9 +330,8 @@ class KafkaConnection:
         if self._frames:
             self.server.handle_soon(self)
 
-    def send(self, parts: list[bytes]) -> None:
-        self._outbox += parts
-        self._outbox_size += sum(map(len, parts))
+    def send(self, parts: list[Part]) -> None:
+        self._outbox.add(parts)
         self.server.flush_soon(self)
 
     def handle_more(self) -> None:
@@ -348,52 +342,26 @@ class KafkaConnection:
         """Send what was collected, as far as the system takes it."""
         if self.gone:
             return
-        if self._outbox and not self._unsent:
-            self._send_outbox()
-        if self._over and not self._outbox_size:
+        if self._outbox.size and not self._send():
+            return
+        if self._over and not self._outbox.size:
             self.lost()
             return
         self._update_watch()
 
-    def _send_outbox(self) -> None:
-        outbox, self._outbox = self._outbox, []
+    def _send(self) -> bool:
+        """Whether there is still somebody to send to."""
         try:
-            if len(outbox) == 1:
-                data = outbox[0]
-                sent = self._socket.send(data)
-            elif self._outbox_size <= _JOIN_MAX or len(outbox) > _GATHER_MAX:
-                data = b"".join(outbox)
-                sent = self._socket.send(data)
-            else:
-                sent = self._socket.sendmsg(outbox)
-                data = b"".join(outbox) if sent < self._outbox_size else b""
-        except BlockingIOError:
-            sent, data = 0, b"".join(outbox)
+            self.sent_octets += self._outbox.send(self._socket)
         except OSError:
             self.lost()
-            return
-        self.sent_octets += sent
-        self._outbox_size -= sent
-        if self._outbox_size:
-            self._unsent = memoryview(data)[sent:]
-
-    def _send_unsent(self) -> None:
-        try:
-            while self._unsent:
-                sent = self._socket.send(self._unsent)
-                self.sent_octets += sent
-                self._outbox_size -= sent
-                self._unsent = self._unsent[sent:]
-        except BlockingIOError:
-            return
-        except OSError:
-            self.lost()
+        return not self.gone
 
     def _update_watch(self) -> None:
         if self.gone:
             return
         # A frame that waited for room in the outbox is handled in the next pass, when there is room in the socket, too.
-        writing = bool(self._unsent) or (bool(self._frames) and not self._waits)
+        writing = self._outbox.size > 0 or (bool(self._frames) and not self._waits)
         # Frames that wait are enough: more is read when they are handled.
         reading = not self._waits and not self._frames
         ending = not reading and not writing
@@ -406,7 +374,7 @@ class KafkaConnection:
     @property
     def busy(self) -> bool:
         """Somebody is still to be answered."""
-        return bool(self._replies or self._outbox_size)
+        return bool(self._replies or self._outbox.size)
 
     def lost(self) -> None:
         """The socket is no more."""
@@ -417,7 +385,6 @@ class KafkaConnection:
         self._socket.close()
         self._outbox.clear()
         self._frames.clear()
-        self._unsent = memoryview(b"")
         replies, self._replies = self._replies, deque()
         for reply in replies:
             if reply.when_gone is not None:
@@ -445,6 +412,6 @@ class KafkaConnection:
             self.received_count,
             self.sent_octets,
             self.sent_count,
-            self._outbox_size,
+            self._outbox.size,
             [],
         )

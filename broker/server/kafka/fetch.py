@@ -24,6 +24,7 @@ from broker.model.user import Right
 from broker.node.partition import Partition
 from broker.node.scheduler import Timer
 from broker.server.kafka.reply import Reply
+from broker.storage.file import FileRange
 
 if TYPE_CHECKING:
     from broker.server.kafka.connection import KafkaConnection
@@ -277,17 +278,17 @@ def _read(asked: Fetch, key: TopicKey, number: int, wanted: Wanted, room: int) -
         return _failed(number, found)
     if wanted.leader_epoch > 0:
         return _failed(number, ErrorCode.UNKNOWN_LEADER_EPOCH)
-    octets = b""
+    octets: bytes | FileRange = b""
+    size_max = max(min(room, wanted.size_max), 0)
     try:
         if room > 0 or asked.size_max == 0:
-            octets = found.read(wanted.offset, max(min(room, wanted.size_max), 0))
+            if asked.version < _ZSTD_VERSION_MIN:  # what they cannot inflate, only the octets tell
+                octets = found.read(wanted.offset, size_max)
+            else:
+                octets = found.share(wanted.offset, size_max)
     except OffsetOutOfRange:
         return _failed(number, ErrorCode.OFFSET_OUT_OF_RANGE)
-    if (
-        asked.version < _ZSTD_VERSION_MIN
-        and len(octets) > _ATTRIBUTES_END
-        and octets[_ATTRIBUTES_END] & 7 == _ZSTD
-    ):
+    if isinstance(octets, bytes) and asked.version < _ZSTD_VERSION_MIN and _is_zstd(octets):
         return _failed(number, ErrorCode.UNSUPPORTED_COMPRESSION_TYPE)
     return {
         "partition_index": number,
@@ -299,6 +300,10 @@ def _read(asked: Fetch, key: TopicKey, number: int, wanted: Wanted, room: int) -
         "preferred_read_replica": -1,
         "records": octets,
     }
+
+
+def _is_zstd(octets: bytes) -> bool:
+    return len(octets) > _ATTRIBUTES_END and octets[_ATTRIBUTES_END] & 7 == _ZSTD
 
 
 def _failed(number: int, code: ErrorCode) -> dict[str, Any]:

@@ -28,7 +28,7 @@ class Reply:
         self.done = False
         self.when_gone: Callable[[], None] | None = None
         """Called if the connection goes before the answer: whoever waits lets go."""
-        self._parts: list[bytes] = []
+        self._parts: list[Any] = []
 
     def answer(self, body: dict[str, Any]) -> None:
         """Give the response; whoever has gone meanwhile does not get it."""
@@ -56,6 +56,6 @@ class Reply:
         else:
             commit.waiters.append(partial(self.connection.guard, partial(self.answer, body)))
 
-    def take(self) -> list[bytes]:
+    def take(self) -> list[Any]:
         parts, self._parts = self._parts, []
         return parts

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain, islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from broker.kafka import records
 from broker.kafka.records import BatchHeader, RecordProblem
@@ -28,7 +28,7 @@ from broker.storage import batch as batches
 from broker.storage import journal, recovery
 from broker.storage.batch import Batch
 from broker.storage.errors import CorruptLog, SyncFailed
-from broker.storage.file import Files, Handles
+from broker.storage.file import FileRange, Files, Handles
 from broker.storage.log import Log, Write
 from broker.storage.segment import PRODUCERS_SUFFIX, Segment
 from broker.storage.settlements import Settlement
@@ -44,6 +44,9 @@ _TAIL_SIZE = 128 * 1024
 _BATCH_COST = 256
 # Of the producers' state of one partition.
 _SNAPSHOT_MAX = 64 * 1024 * 1024
+
+
+_Octets = TypeVar("_Octets", bytes, "bytes | FileRange")
 
 
 class Appended(NamedTuple):
@@ -227,6 +230,13 @@ class Partition:
 
         Raises OffsetOutOfRange.
         """
+        return self._read(offset, size_max, self.log.read_octets)
+
+    def share(self, offset: int, size_max: int) -> bytes | FileRange:
+        """The same; what lies in a file and is much comes as a part of that."""
+        return self._read(offset, size_max, self.log.share_octets)
+
+    def _read(self, offset: int, size_max: int, of_log: Callable[[int, int], _Octets]) -> _Octets | bytes:
         if not self.start_offset <= offset <= self.high_watermark:
             raise OffsetOutOfRange(
                 f"{self.name}: offset {offset} where {self.start_offset} to {self.high_watermark} are"
@@ -238,14 +248,14 @@ class Partition:
             if recent and offset >= recent[0].base_offset:
                 return _joined(recent, offset, size_max, self.high_watermark)
             try:
-                found = self.log.read_octets(offset, size_max)
+                found = of_log(offset, size_max)
             except CorruptLog as error:
                 if not self.mend(error):
                     raise
                 continue
             except OSError as error:
                 raise SyncFailed(f"partition {self.name}: cannot be read: {error.strerror}") from error
-            return found or _joined(recent, offset, size_max, self.high_watermark)
+            return found if len(found) else _joined(recent, offset, size_max, self.high_watermark)
 
     def _in_memory(self) -> list[Batch]:
         """What no file has yet, ascending."""

@@ -7,6 +7,7 @@ Limits: every wait ends after `WAIT_S`, which the loopback never needs.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -57,6 +58,10 @@ class KafkaClient:
         self._sent.append((each, version, self._correlation_id))
         parts = api.write_request(each, version, self._correlation_id, CLIENT_ID, body or {})
         return b"".join(map(bytes, parts))
+
+    def forget_last(self) -> None:
+        """The newest request gets no answer."""
+        self._sent.pop()
 
     async def answer(self) -> dict[str, Any]:
         """To the oldest request that has none yet. Raises Ended."""
@@ -147,9 +152,11 @@ class KafkaClient:
 
 
 def batch(
-    values: Iterable[bytes | None], *, timestamp: int = 0, key: bytes | None = b"k", **options: Any
+    values: Iterable[bytes | None], *, timestamp: int | None = None, key: bytes | None = b"k", **options: Any
 ) -> bytes:
-    """Of records with these values, each a millisecond later than the one before."""
+    """Of records with these values, each a millisecond later than the one before; the first is made now."""
+    if timestamp is None:
+        timestamp = int(time.time() * 1000)
     found = [Record(0, timestamp + number, key, value) for number, value in enumerate(values)]
     return records.build(found, **options)
 

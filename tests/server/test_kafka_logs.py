@@ -52,7 +52,7 @@ async def test_minus_one_is_all_of_them(wire):
 
 async def test_a_partition_begins_in_the_middle_of_a_batch(wire):
     """Who fetches from there gets the whole batch, as everybody does, and leaves out what is before."""
-    await wire.create("t")
+    await wire.create("t", configs={"retention.ms": "-1"})
     await wire.produce("t", [b"a", b"b", b"c"], timestamp=1000)
     assert await delete_before(wire, ("t", 0, 1)) == [(1, ErrorCode.NONE)]
     assert (await wire.fetch("t", 0))["error_code"] == ErrorCode.OFFSET_OUT_OF_RANGE
@@ -233,7 +233,7 @@ async def test_sizes_of_some_partitions(wire):
 
 
 async def test_producers_of_partitions(wire):
-    await wire.create("t", 2)
+    await wire.create("t", 2, {"retention.ms": "-1"})
     for sequence in range(2):
         one = {"producer_id": 7, "producer_epoch": 3, "base_sequence": 2 * sequence}
         await wire.produce("t", [b"a", b"b"], timestamp=100 * sequence, **one)

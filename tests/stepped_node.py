@@ -18,6 +18,8 @@ from broker.amqp.properties import Properties, encode, facts_of
 from broker.model.queue import Queue
 from broker.node.definitions import DefinitionStore
 from broker.node.node import Node, NodeOptions, Published
+from broker.node.partition import Partition
+from broker.node.topics import Topic
 from broker.node.worker import Job, Worker
 from broker.storage.file import Files
 from fakes import FakeClock, FakeDefinitions, FakeFiles
@@ -74,13 +76,20 @@ class SteppedNode:
         self.definitions = definitions or FakeDefinitions()
         self.clock = FakeClock(now_ms)
         self.workers: list[SteppedWorker] = []
+        self._ended = False
+        self._following: Self | None = None
         self._options = NodeOptions(
             data=DATA, segment_size_max=segment_size_max, queue_memory_max=queue_memory_max, reserve_size=0
         )
         self.files.make_directory(DATA)
         unlock = self.files.lock(f"{DATA}/lock")
         self.node = Node(self._options, self.files, self.definitions, self.clock, unlock, self._worker)
-        self.node.load()
+        self.node.topics.segment_size_max = segment_size_max
+        try:
+            self.node.load()
+        except BaseException:
+            self.abandon()
+            raise
         self.node.topology.put_vhost("/")
         self.vhost = self.node.topology.vhost("/")
 
@@ -116,6 +125,14 @@ class SteppedNode:
         envelope = envelope_of(1, FRAME_MAX, exchange, routing_key, facts_of(properties))
         contents = [content.build(1, properties, body, FRAME_MAX) for body in bodies]
         return self.node.publish(self.vhost, [PublishRun(envelope, contents, None)])
+
+    def create(self, name: str, partitions: int = 1, **configs: str) -> Topic:
+        """In the names of configurations underscores stand for dots."""
+        given = {config.replace("_", "."): value for config, value in configs.items()}
+        return self.node.topics.create("/", name, partitions, configs=given)
+
+    def partition(self, topic: str, number: int = 0) -> Partition:
+        return self.node.topics.topic("/", topic).partition(number)
 
     # ---- what threads do ----
 
@@ -166,17 +183,23 @@ class SteppedNode:
         worker.step()
 
     def abandon(self) -> None:
-        """It will never be closed."""
-        os.close(self.node.flusher.fileno())
+        """It, and whatever process came behind it, will never be closed."""
+        if not self._ended:
+            os.close(self.node.flusher.fileno())
+        self._ended = True
+        if self._following is not None:
+            self._following.abandon()
 
     def _next(self, files: FakeFiles) -> Self:
-        return type(self)(
+        self._ended = True
+        self._following = type(self)(
             files,
             self.definitions,
             now_ms=self.clock.now,
             segment_size_max=self._options.segment_size_max,
             queue_memory_max=self._options.queue_memory_max,
         )
+        return self._following
 
     # ---- what is there ----
 

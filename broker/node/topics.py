@@ -85,6 +85,8 @@ class Topics:
         self.partition_count = 0
         self.deleted: list[Callable[[Topic], None]] = []
         """Called when a topic is gone."""
+        self.segment_size_max = _SEGMENT_SIZE_MAX
+        """Whatever a topic's configuration says."""
         self._topics: dict[tuple[str, str], Topic] = {}
         self._by_id: dict[bytes, Topic] = {}
         self._flusher = flusher
@@ -179,7 +181,7 @@ class Topics:
         number = len(topic.partitions)
         if log is None:
             id = self._topology.take_id()
-            size = min(topic.settings.segment_bytes, _SEGMENT_SIZE_MAX)
+            size = self._segment_size(topic.settings)
             log = Log(id, self.directory(id), self._reader, [], segment_size_max=size)
         partition = Partition(
             f"'{topic.vhost}'/{topic.name}-{number}",
@@ -193,6 +195,9 @@ class Topics:
         )
         topic.partitions.append(partition)
         self.partition_count += 1
+
+    def _segment_size(self, settings: TopicSettings) -> int:
+        return min(settings.segment_bytes, self.segment_size_max)
 
     def directory(self, id: int) -> str:
         return os.path.join(self._directory, str(id))
@@ -220,7 +225,7 @@ class Topics:
         topic.settings = read_settings(topic.configs)
         for partition in topic.partitions:
             partition.configure(topic.settings)
-            partition.log.segment_size_max = min(topic.settings.segment_bytes, _SEGMENT_SIZE_MAX)
+            partition.log.segment_size_max = self._segment_size(topic.settings)
         self._change(topic)
 
     def delete(self, topic: Topic) -> None:
@@ -278,7 +283,7 @@ class Topics:
         """Bring a topic back, with its logs."""
         configs = value["configs"]
         topic = Topic(name, vhost, value["id"], configs, read_settings(configs), internal=value["internal"])
-        size = min(topic.settings.segment_bytes, _SEGMENT_SIZE_MAX)
+        size = self._segment_size(topic.settings)
         for number, id in enumerate(value["logs"]):
             spoken = f"partition '{vhost}'/{name}-{number}"
             self._add_partition(topic, open_log(id, self.directory(id), spoken, size))

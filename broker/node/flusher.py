@@ -200,10 +200,11 @@ class Flusher:
     @staticmethod
     def _ways(stores: dict[Store, None], commit: Commit) -> tuple[list[Store], list[Store]]:
         """Whose files are written at once, and whose after the journal has it."""
+        if commit.atomic:
+            return [], list(stores)
         syncing = [store for store in stores if store.log.syncs]
         dear = len(syncing) > DIRECT_LOGS_MAX and commit.size < len(syncing) * DIRECT_SIZE_MIN
-        journals = commit.atomic or dear or any(store.log.writing for store in stores)
-        if not journals:
+        if not dear and not any(store.log.writing for store in stores):
             return list(stores), []
         direct = [store for store in stores if not (store.log.syncs or store.log.writing)]
         return direct, [store for store in stores if store.log.syncs or store.log.writing]
@@ -341,7 +342,7 @@ class Flusher:
     def _remove_directory(self, store: Store) -> None:
         """When no thread writes there any more, which calls this again."""
         rewritten = self._rewriting is not None and self._rewriting.store is store
-        if store.log.next_offset and not store.log.writing and not rewritten:
+        if (store.log.next_offset or store.log.segments) and not store.log.writing and not rewritten:
             self.remove([f"{store.log.directory}/"])
 
     # ---- waiting ----

@@ -152,6 +152,16 @@ class StreamReader:
         for position in self._positions:
             position.partition.bells.pop(self._rung, None)
 
+    def partitions_added(self) -> None:
+        """Those are read from their start; and there are several now."""
+        known = {position.partition for position in self._positions}
+        for number, partition in enumerate(self._topic.partitions):
+            if partition not in known:
+                self._positions.append(_Position(partition, number, partition.start_offset))
+        for position in self._positions:
+            position.number = position.partition.number
+        self._listen()
+
     def topic_deleted(self) -> None:
         """There will be no more."""
         self.deleted = True

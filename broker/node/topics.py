@@ -1,7 +1,7 @@
 """Topics: the partitioned logs of a node, kept as definitions.
 
 Flow:   Kafka's admin requests, HTTP, the configuration file and auto-creation all come here; `load` brings
-        them back at start; `tidy` is called now and then and lets go of what is too old or too much.
+        them back at start; `tidy` is called now and then and lets go of what is too old, too much or out of date.
 Limits: `partitions_max` partitions in all.
 """
 
@@ -24,6 +24,7 @@ from broker.model.errors import (
 )
 from broker.model.topic import OFFSETS_TOPIC, TopicSettings, check_configs, check_name, read_settings
 from broker.node.clock import Clock
+from broker.node.compaction import Compactor
 from broker.node.definitions import TOPIC, Change, key, names_of
 from broker.node.flusher import Flusher
 from broker.node.partition import Partition
@@ -95,6 +96,7 @@ class Topics:
         self._reader = reader
         self._directory = directory
         self._topology = topology
+        self.compactor = Compactor(flusher, files, reader)
         self._partitions_max = partitions_max
 
     # ---- finding ----
@@ -207,6 +209,8 @@ class Topics:
         self.check_more(topic, count)
         while len(topic.partitions) < count:
             self._add_partition(topic, None)
+        for reader in topic.readers:
+            reader.partitions_added()
         self._change(topic)
 
     def check_more(self, topic: Topic, count: int) -> None:
@@ -263,11 +267,21 @@ class Topics:
     # ---- time ----
 
     def tidy(self, now_ms: int) -> None:
-        """Retention, and producers that have not been heard of for long."""
+        """Retention, compaction, and producers that have not been heard of for long."""
         for topic in self._topics.values():
             for partition in topic.partitions:
                 partition.retain(now_ms)
                 partition.producers.expire(now_ms)
+        self.compactor.tidy(
+            # The groups write their log anew of themselves, as they have all of it in memory.
+            (
+                partition
+                for topic in self._topics.values()
+                if topic.settings.compacts and not topic.internal
+                for partition in topic.partitions
+            ),
+            now_ms,
+        )
 
     # ---- at start ----
 

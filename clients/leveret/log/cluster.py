@@ -77,6 +77,10 @@ class Cluster:
         if known is not None:
             known.stale = True
 
+    def is_gone(self, topic: str) -> None:
+        """Nothing that is known of it is of use."""
+        self._known.pop(topic, None)
+
     def led(self, topic: str) -> list[int]:
         """Partitions of a known topic that have a leader."""
         known = self._known[topic]
@@ -99,31 +103,31 @@ class Cluster:
         known = None if self.is_old(name) else self.known(name)
         return known if known is not None else await self.refresh(name)
 
-    async def refresh(self, name: str) -> Topic:
+    async def refresh(self, name: str, *, creates: bool = True, patience_s: float = 0.0) -> Topic:
         """Ask for a topic, until it is there and all its partitions have leaders.
 
+        One that is not there is made, if it is to be; or it is waited for, but no longer than `patience_s`.
         Raises UnknownTopic, NotAuthorized, ConnectionFailed, AuthenticationFailed and others, at the latest
         when the request's time is over.
         """
         _check_name(name)
+        creates = creates and self.url.create_topics
+        unknown_until = anyio.current_time() + (self.url.request_s if creates else patience_s)
         problem: LeveretError | None = None
         backoff = Backoff()
         with anyio.move_on_after(self.url.request_s):
             while True:
-                (found,) = await self.ask_topics([name])
-                if not found["error_code"]:
-                    known = self._note(found)
-                    if all(leader in self._brokers for leader in known.leaders.values()):
-                        return known.topic
-                    problem = refused(ErrorCode.LEADER_NOT_AVAILABLE, f"topic {name!r}")
-                else:
-                    problem = refused(found["error_code"], f"topic {name!r}")
-                    if found["error_code"] not in RETRIABLE:
+                (found,) = await self.ask_topics([name], creates=creates)
+                code = found["error_code"] or self._note(found)
+                if not code:
+                    return self._known[name].topic
+                problem = refused(code, f"topic {name!r}")
+                if code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:
+                    self._known.pop(name, None)
+                    if anyio.current_time() >= unknown_until:
                         raise problem
-                    if found["error_code"] == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:
-                        self._known.pop(name, None)
-                        if not self.url.create_topics:
-                            raise problem
+                elif code not in RETRIABLE:
+                    raise problem
                 await backoff.pause()
         if problem is None:
             problem = ConnectionFailed(f"no broker told about topic {name!r} within {self.url.request_s:g} s")
@@ -133,10 +137,9 @@ class Cluster:
         """First contact. Raises ConnectionFailed, AuthenticationFailed."""
         await self.ask_topics([])
 
-    async def ask_topics(self, names: Collection[str] | None) -> list[Struct]:
+    async def ask_topics(self, names: Collection[str] | None, *, creates: bool = False) -> list[Struct]:
         """What a broker says of these topics, or of all."""
         asked = None if names is None else [{"name": name} for name in names]
-        creates = self.url.create_topics and names is not None
         answer = await self.ask(apis.METADATA, {"topics": asked, "allow_auto_topic_creation": creates})
         brokers = {one["node_id"]: Address(one["host"], one["port"]) for one in answer["brokers"]}
         if brokers != self._brokers:
@@ -148,7 +151,8 @@ class Cluster:
             raise BrokerError(ErrorCode.UNKNOWN_SERVER_ERROR, "Metadata of other topics than were asked for")
         return found
 
-    def _note(self, found: Struct) -> _Known:
+    def _note(self, found: Struct) -> ErrorCode:
+        """Remember a topic; NONE if all its partitions have leaders."""
         name = found["name"]
         leaders = {one["partition_index"]: one["leader_id"] for one in found["partitions"]}
         if sorted(leaders) != list(range(len(leaders))) or not leaders:
@@ -157,8 +161,9 @@ class Cluster:
         while len(self._known) >= TOPICS_MAX and name not in self._known:
             self._known.pop(next(iter(self._known)))
         topic = Topic(name, len(leaders), found["is_internal"])
-        known = self._known[name] = _Known(topic, leaders, anyio.current_time())
-        return known
+        self._known[name] = _Known(topic, leaders, anyio.current_time())
+        led = all(leader in self._brokers for leader in leaders.values())
+        return ErrorCode.NONE if led else ErrorCode.LEADER_NOT_AVAILABLE
 
     async def ask(self, api: Api, body: Struct) -> Struct:
         """Ask any broker; one after the other, until one answers or the request's time is over.

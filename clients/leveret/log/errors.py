@@ -143,3 +143,15 @@ _KINDS: Final[dict[int, type[BrokerError]]] = {
 def refused(code: int, text: str, said: str | None = None) -> BrokerError:
     """The exception for a broker's code; `said` is the broker's own text."""
     return _KINDS.get(code, BrokerError)(code, f"{text}: {said}" if said else text)
+
+
+def again(error: LeveretError) -> LeveretError:
+    """The same, for one more who is to hear it."""
+    if isinstance(error, BrokerError):
+        copy: LeveretError = type(error)(error.code, error.text)
+    elif isinstance(error, ConnectionClosed):
+        copy = ConnectionClosed(error.code, error.text)
+    else:
+        copy = type(error)(str(error))
+    copy.__cause__ = error
+    return copy

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
 from leveret.errors import InvalidValue
+from leveret.log import admin
 from leveret.log.accumulator import ProducerOptions
 from leveret.log.background import Background
-from leveret.log.cluster import Cluster
+from leveret.log.cluster import Cluster, Topic
+from leveret.log.consumer import Consumer, ConsumerOptions
+from leveret.log.fetcher import FetchOptions
+from leveret.log.membership import MemberOptions
+from leveret.log.offsets import Offset, check
 from leveret.log.pool import Dial, Pool, dial_tcp
 from leveret.log.producer import CODECS, Producer
 from leveret.log.url import URL
@@ -82,9 +88,7 @@ class Log:
             raise InvalidValue(
                 f"there is no compression {compression!r}; there are gzip, snappy, lz4 and zstd"
             )
-        for name, value in (("batch_size", batch_size), ("memory_max", memory_max), ("timeout", timeout)):
-            if value <= 0:
-                raise InvalidValue(f"{name} is more than 0, and not {value}")
+        _check_positive(batch_size=batch_size, memory_max=memory_max, timeout=timeout)
         if linger_ms < 0:
             raise InvalidValue(f"linger_ms is not negative, as {linger_ms} is")
         options = ProducerOptions(
@@ -92,7 +96,86 @@ class Log:
         )
         return Producer(self._opened(), options)
 
+    def consumer(
+        self,
+        *topics: str,
+        group: str | None = None,
+        offset: Offset = "latest",
+        auto_commit: bool = True,
+        commit_interval: float = 5.0,
+        session_timeout: float = 45.0,
+        heartbeat_interval: float = 3.0,
+        rebalance_timeout: float = 60.0,
+        min_bytes: int = 1,
+        max_bytes: int = 4 * 1024 * 1024,
+        max_wait: float = 0.5,
+        prefetch: int = 16 * 1024 * 1024,
+    ) -> Consumer:
+        """A consumer, open inside `async with`; an asynchronous iterator of records.
+
+        Without a `group` it reads all partitions, from `offset` on: "earliest", "latest", a number, or a
+        datetime, which is the first record that is not older. With one it shares the partitions with the
+        group's other members, and goes on where the group has committed last, or at `offset` if it has not;
+        with `auto_commit` what was read is committed each `commit_interval` seconds and at the end.
+
+        A member of which nothing is heard for `session_timeout` seconds, with a heartbeat each
+        `heartbeat_interval`, is taken for dead. When the group is shared out anew, others wait for the record
+        in hand for half the `rebalance_timeout`.
+
+        A broker answers when it has `min_bytes`, or after `max_wait` seconds, with `max_bytes` at most; it is
+        asked again while less than `prefetch` octets wait to be taken. Raises InvalidValue.
+        """
+        if not topics:
+            raise InvalidValue("a consumer needs a topic")
+        check(offset)
+        _check_positive(
+            commit_interval=commit_interval,
+            session_timeout=session_timeout,
+            heartbeat_interval=heartbeat_interval,
+            rebalance_timeout=rebalance_timeout,
+            max_bytes=max_bytes,
+            prefetch=prefetch,
+        )
+        if min_bytes < 0 or max_wait < 0:
+            raise InvalidValue("min_bytes and max_wait are not negative")
+        names = tuple(sorted(set(topics)))
+        options = ConsumerOptions(
+            names,
+            FetchOptions(offset, min_bytes, max_bytes, max_wait, prefetch),
+            group,
+            MemberOptions(names, session_timeout, heartbeat_interval, rebalance_timeout),
+            commit_interval if auto_commit else None,
+        )
+        return Consumer(self._opened(), options)
+
+    # ---- topics ----
+
+    async def create_topic(
+        self,
+        name: str,
+        *,
+        partitions: int | None = None,
+        replicas: int | None = None,
+        configs: Mapping[str, str] | None = None,
+    ) -> Topic:
+        """What is not given is as the broker wants it. Raises TopicExists, NotAuthorized, BrokerError and others."""
+        return await admin.create_topic(self._opened(), name, partitions, replicas, configs or {})
+
+    async def delete_topic(self, name: str) -> None:
+        """With all its records. Raises UnknownTopic, NotAuthorized and others."""
+        await admin.delete_topic(self._opened(), name)
+
+    async def topics(self) -> list[Topic]:
+        """Those that the user may see, by name."""
+        return await admin.topics(self._opened())
+
     def _opened(self) -> Cluster:
         if self._cluster is None:
             raise RuntimeError("the log is not open: use it in `async with`")
         return self._cluster
+
+
+def _check_positive(**options: float) -> None:
+    for name, value in options.items():
+        if value <= 0:
+            raise InvalidValue(f"{name} is more than 0, and not {value}")

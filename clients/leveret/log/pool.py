@@ -22,7 +22,7 @@ from leveret.errors import ConnectionClosed, ConnectionFailed
 from leveret.log.background import Background
 from leveret.log.backoff import Backoff
 from leveret.log.connection import LOST, Connection, spoken
-from leveret.log.errors import Reason
+from leveret.log.errors import Reason, again
 from leveret.log.handshake import shake_hands
 from leveret.log.url import URL, Address
 
@@ -91,7 +91,7 @@ class _Line:
         try:
             connection = await self._open()
         except ConnectionFailed as error:
-            self._reason = partial(type(error), str(error))
+            self._reason = partial(again, error)
             self._pause_s = self._backoff.take()
             return
         greeted = connection.answered

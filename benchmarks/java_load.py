@@ -22,7 +22,7 @@ _TOOL_S = 600.0
 
 
 def produce(options: argparse.Namespace) -> dict[str, float]:
-    with topic(options.port, options.topic, options.partitions, options.synced) as name:
+    with topic(options) as name:
         arguments = ["--topic", name, "--num-records", str(options.count), "--record-size", str(options.size)]
         arguments += ["--throughput", "-1", "--bootstrap-server", f"127.0.0.1:{options.port}"]
         arguments += ["--command-property", "acks=all", f"compression.type={options.compression}"]
@@ -41,7 +41,7 @@ def produce(options: argparse.Namespace) -> dict[str, float]:
 
 
 def consume(options: argparse.Namespace) -> dict[str, float]:
-    with topic(options.port, options.topic, options.partitions, options.synced) as name:
+    with topic(options) as name:
         fill(options, name, time.monotonic() + 10 * WAIT_S, options.count)
         with tempfile.NamedTemporaryFile("w", suffix=".properties") as file:
             file.write("enable.auto.commit=false\n")

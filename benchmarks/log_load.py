@@ -93,10 +93,11 @@ def client(port: int, **settings: object) -> dict[str, object]:
 
 
 @contextmanager
-def topic(port: int, name: str, partitions: int, synced: bool) -> Iterator[str]:
-    """A new topic; `synced` asks Kafka to sync each batch, what it does not do of itself."""
-    admin = AdminClient(client(port))
-    new = NewTopic(name, partitions, 1, config={"flush.messages": "1"} if synced else {})
+def topic(options: argparse.Namespace) -> Iterator[str]:
+    """A new topic, as long as the `with` lasts."""
+    name, partitions = options.topic, options.partitions
+    admin = AdminClient(client(options.port))
+    new = NewTopic(name, partitions, 1, config=dict(one.split("=", 1) for one in options.config))
     admin.create_topics([new], operation_timeout=WAIT_S)[name].result(WAIT_S)
     deadline = time.monotonic() + WAIT_S
     while len(admin.list_topics(name, 5).topics[name].partitions) < partitions:
@@ -143,7 +144,7 @@ def fill(options: argparse.Namespace, name: str, until_s: float, count: int) -> 
 
 
 def produce(options: argparse.Namespace) -> dict[str, float]:
-    with topic(options.port, options.topic, options.partitions, options.synced) as name:
+    with topic(options) as name:
         with Meter(options.pid) as meter:
             sent = fill(options, name, time.monotonic() + options.seconds, sys.maxsize)
         there = end_of(options.port, name, options.partitions)
@@ -157,7 +158,7 @@ def consume(options: argparse.Namespace) -> dict[str, float]:
 
     It is told to fetch on as long as its 64 MiB last: with 100,000 small records it would pause for a second.
     """
-    with topic(options.port, options.topic, options.partitions, options.synced) as name:
+    with topic(options) as name:
         fill(options, name, time.monotonic() + 10 * WAIT_S, options.count)
         if options.data:
             forget(options.data)
@@ -199,7 +200,7 @@ def forget(folder: Path) -> None:
 
 def latency(options: argparse.Namespace) -> dict[str, float]:
     """From a producer in another process to a consumer in this one."""
-    with topic(options.port, options.topic, options.partitions, options.synced) as name:
+    with topic(options) as name:
         consumer = Consumer(client(options.port, group_id=f"bench-{name}", enable_auto_commit=False))
         consumer.assign([TopicPartition(name, number, 0) for number in range(options.partitions)])
         command = [sys.executable, __file__, "pace", "--port", str(options.port), "--topic", name]
@@ -244,7 +245,7 @@ def pace(options: argparse.Namespace) -> dict[str, float]:
 
 def groups(options: argparse.Namespace) -> dict[str, float]:
     """Many groups of one consumer each: until all have joined and each has read the whole topic."""
-    with topic(options.port, options.topic, options.partitions, options.synced) as name:
+    with topic(options) as name:
         fill(options, name, time.monotonic() + WAIT_S, options.count)
         settings = {"auto_offset_reset": "earliest", "enable_auto_commit": False}
         with Meter(options.pid) as meter:
@@ -296,7 +297,7 @@ def options_for(kinds: list[str], about: str | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="folder of the broker, whose cached pages are dropped")
     parser.add_argument("--topic", default=f"bench-{os.getpid()}")
     parser.add_argument("--partitions", type=int, default=4)
-    parser.add_argument("--synced", action="store_true", help="flush.messages=1 for the topic")
+    parser.add_argument("--config", action="append", default=[], help="of the topic: name=value")
     parser.add_argument("--size", type=int, default=100)
     parser.add_argument("--compression", default="none")
     parser.add_argument("--seconds", type=float, default=4)

@@ -187,6 +187,10 @@ class Producers:
             for producer_id, known in self._producers.items()
         ]
 
+    def ends(self) -> frozenset[int]:
+        """The offsets behind the last batch of each: these batches say what comes next of their producers."""
+        return frozenset([known.batches[-1].next_offset for known in self._producers.values()])
+
     # ---- over a restart ----
 
     def snapshot(self, below: int) -> bytes:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from broker.node.definitions import Change, DefinitionStore
-from broker.node.worker import Job, MakeWorker, Rewrite, Worker
+from broker.node.worker import Job, MakeWorker, Rewrite, Step, Worker
 from broker.storage import journal
 from broker.storage.file import Files
 from broker.storage.log import Write
@@ -101,11 +101,13 @@ class Flusher:
         self._checkpointing = False
         self._checkpoint_due = False
         self._rewriting: Rewrite | None = None
+        self._step: Step | None = None
         self._failed = False
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._finished: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._writer = make_worker("leveret-commit", files, definitions, self._ring)
         self._mover = make_worker("leveret-checkpoint", files, definitions, self._ring)
+        self._compactor = make_worker("leveret-compact", files, definitions, self._ring)
 
     # ---- what a commit holds ----
 
@@ -146,8 +148,13 @@ class Flusher:
     @property
     def idle(self) -> bool:
         """Nothing waits and nothing runs."""
-        busy = self._running is not None or self._checkpointing or self._rewriting is not None
-        return not busy and not self._has_work()
+        return not self._busy and not self._has_work()
+
+    @property
+    def _busy(self) -> bool:
+        """A thread has something to do."""
+        running = self._running is not None or self._checkpointing
+        return running or self._rewriting is not None or self._step is not None
 
     @property
     def disk_full(self) -> bool:
@@ -276,6 +283,11 @@ class Flusher:
             store.log.written()
         if job.rewrite is not None:
             self._take_over(job.rewrite)
+        elif job.step is not None:
+            self._step = None
+            if job.step.store.closed:
+                self._remove_directory(job.step.store)
+            job.step.ended(job.problem)
         elif job.commit is None:
             self._checkpointing = False
             self._oldest_journal = self._journal_number
@@ -288,7 +300,7 @@ class Flusher:
             if store.closed:
                 self._remove_directory(store)
             else:
-                self.remove(store.log.drop_settled())
+                self.remove(store.drop_settled())
 
     def tidy(self) -> None:
         """Let empty logs go and sparse segments be written anew, one at a time; called now and then."""
@@ -327,6 +339,12 @@ class Flusher:
             logger.error("log of %s: a segment is not written anew: %s", done.store.name, done.damage)
             done.store.mend(done.damage)
 
+    def begin(self, step: Step) -> None:
+        """Have a thread of its own take a step of a long work: one at a time."""
+        assert self._step is None
+        self._step = step
+        self._compactor.do(Job(step=step))
+
     def forget(self, store: Store) -> None:
         """Its queue is deleted: nothing of it is written any more, and its directory goes."""
         store.closed = True
@@ -342,6 +360,7 @@ class Flusher:
     def _remove_directory(self, store: Store) -> None:
         """When no thread writes there any more, which calls this again."""
         rewritten = self._rewriting is not None and self._rewriting.store is store
+        rewritten |= self._step is not None and self._step.store is store
         if (store.log.next_offset or store.log.segments) and not store.log.writing and not rewritten:
             self.remove([f"{store.log.directory}/"])
 
@@ -367,15 +386,17 @@ class Flusher:
         """Write what is left and end the threads. Raises their failure, a full disk among them."""
         self._writer.hurry()
         self._mover.hurry()
+        self._compactor.hurry()
         try:
             while not self._failed and (not self.idle or self._settled or self._journal_size):
                 self.settle_soon()
                 self.checkpoint_soon()
                 self.flush()
-                if self._running is None and not self._checkpointing and self._rewriting is None:
+                if not self._busy:
                     break
                 self._finish(self._finished.get())
         finally:
             self._writer.stop()
             self._mover.stop()
+            self._compactor.stop()
             os.close(self._bell)

@@ -500,7 +500,9 @@ class Node:
             by_log.setdefault(entry.log_id, []).append(entry)
         self._make_room()
 
-        def open_log(id: int, directory: str, name: str, segment_size_max: int) -> Log:
+        def open_log(
+            id: int, directory: str, name: str, segment_size_max: int, *, settles: bool = False
+        ) -> Log:
             log, report = recovery.open_log(
                 self._files,
                 self._reader,
@@ -508,6 +510,7 @@ class Node:
                 directory,
                 segment_size_max=segment_size_max,
                 journal=by_log.get(id, ()),
+                settles=settles,
             )
             for line in report.cut:
                 logger.warning("%s: %s; nothing that was confirmed is missing", name, line)
@@ -518,7 +521,8 @@ class Node:
 
         def open_queue_log(id: int, name: str) -> Log:
             directory = self.topology.queue_directory(id)
-            return open_log(id, directory, f"queue {name}", self.options.segment_size_max)
+            size = self.options.segment_size_max
+            return open_log(id, directory, f"queue {name}", size, settles=True)
 
         found = self._definitions.read_all()
         self.topology.load(found, open_queue_log)

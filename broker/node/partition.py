@@ -113,8 +113,8 @@ class Partition:
         self.log = log
         self.closed = False
         self.journal_number = 0
-        self.start_offset = max(log.mark, log.start_offset)
-        """Of the first record that may be read."""
+        self.start_offset = log.mark
+        """Of the first record that may be read, if compaction has left it; otherwise the next one is."""
         self.next_offset = log.next_offset
         """Of the next record; what lies before it may not be safe yet."""
         self.high_watermark = log.next_offset
@@ -329,9 +329,9 @@ class Partition:
             if batch.base_offset < self.high_watermark:
                 return max(batch.base_offset, self.start_offset)
         for segment in reversed(self.log.segments):
-            if segment.readable_size:
-                for _, _, span in self.log.spans_from(max(segment.next_offset - 1, segment.base_offset)):
-                    found = max(span.base_offset, self.start_offset)
+            for _, _, span in self.log.last_spans(segment):
+                found = max(span.base_offset, self.start_offset)
+            if found < self.high_watermark:
                 return found
         return found
 
@@ -363,7 +363,10 @@ class Partition:
         if self._resting:
             self._forget_recent(0)
         self._resting = True
-        if self.log.size and now_ms - self._began_ms >= settings.segment_ms:
+        roll_ms = settings.segment_ms
+        if settings.compacts:  # the last segment is not compacted
+            roll_ms = min(roll_ms, settings.compaction_lag_max_ms)
+        if self.log.size and now_ms - self._began_ms >= roll_ms:
             self.log.roll_due = True
         if settings.deletes:
             start = max(self._too_old(now_ms), self._too_much())
@@ -433,6 +436,10 @@ class Partition:
         """What is known of the producers before a new segment: the next start need not read what lies before."""
         octets = self.producers.snapshot(segment.base_offset)
         return Write(segment.path(PRODUCERS_SUFFIX), 0, [octets], True, False, last=True)
+
+    def drop_settled(self) -> list[str]:
+        """Never: nothing of a partition is settled, and an empty segment may be where its start is noted."""
+        return []
 
     def drop_all(self) -> list[str]:
         """Never: the last segment says where offsets go on."""

@@ -260,6 +260,9 @@ class QueueStore:
             if cut < len(offsets):
                 self._early.append(offsets[cut:])
 
+    def drop_settled(self) -> list[str]:
+        return self.log.drop_settled()
+
     def drop_all(self) -> list[str]:
         """Files of all segments, if the whole log is settled; not while a journal holds something of it."""
         return [] if self._pushed or self._settlements else self.log.drop_all()

@@ -30,6 +30,10 @@ class Store(Protocol):
         """What waits, as writes to the log's files: first those of messages, then those of settlements."""
         ...
 
+    def drop_settled(self) -> list[str]:
+        """Files of the sealed segments of which nothing is of use any more."""
+        ...
+
     def drop_all(self) -> list[str]:
         """Files of all segments, if nothing in the log is of use any more."""
         ...

@@ -2,7 +2,8 @@
 
 Flow:   the flusher makes jobs of what its commits and checkpoints need and gives each to one of its
         workers, which calls `finished` when it is done; the flusher hears of it in the loop.
-Shape:  a job's steps in their order: definitions, journal, messages, settlements, rewriting, removals.
+Shape:  what a job has in it is done in this order: definitions, journal, messages, settlements, rewriting, a step of
+        a long work, removals.
 Limits: a worker holds at most 256 files open.
 Why:    Every step may be done twice, so that a full disk only means to wait and begin again. Any other
         refusal of the disk ends the job, and with it the process.
@@ -14,13 +15,14 @@ import itertools
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from broker.node.definitions import Change, DefinitionStore
 from broker.storage.errors import CorruptLog, DiskFull
-from broker.storage.file import Files
+from broker.storage.file import Files, Handles
 from broker.storage.log import Write, remove_files
 from broker.storage.rewrite import Rewritten, rewrite
 from broker.storage.segment import REWRITE_SUFFIX, Segment
@@ -35,6 +37,27 @@ logger = logging.getLogger("broker.node")
 
 _HANDLES: Final = 256
 _FULL_RETRY_S: Final = 0.5
+# So long a step of a long work has the interpreter, and then leaves it to the others for so long.
+_WORK_S: Final = 0.001
+_REST_S: Final = 0.001
+
+
+class Hurried(Exception):
+    """There is no time for what can be done later."""
+
+
+class Step(Protocol):
+    """A part of a long work, which a thread does while the loop goes on."""
+
+    store: Store
+
+    def carry_out(self, files: Files, handles: Handles, give_way: Callable[[], None]) -> None:
+        """In the thread; `give_way` is called as often as every millisecond. Raises what it raises, CorruptLog, DiskFull."""
+        ...
+
+    def ended(self, problem: CorruptLog | DiskFull | Hurried | None) -> None:
+        """In the loop, when it has been carried out or could not be; the store may be closed by then."""
+        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -59,6 +82,9 @@ class Job:
     batches: list[Write] = field(default_factory=list)
     settlements: list[Write] = field(default_factory=list)
     rewrite: Rewrite | None = None
+    step: Step | None = None
+    problem: CorruptLog | DiskFull | Hurried | None = None
+    """Why the step was not carried out."""
     removals: list[str] = field(default_factory=list)
     names: str = ""
     """A directory from which the removals must be safe before anybody relies on them."""
@@ -85,6 +111,7 @@ class Worker:
         self._definitions = definitions
         self._finished = finished
         self._impatient = threading.Event()
+        self._works_since = 0.0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def do(self, job: Job) -> None:
@@ -93,7 +120,7 @@ class Worker:
         self._jobs.put(job)
 
     def hurry(self) -> None:
-        """Do not wait for room any more: a job that finds none fails."""
+        """Do not wait for room any more: a job that finds none fails. What can be done later is not."""
         self._impatient.set()
 
     def stop(self) -> None:
@@ -137,6 +164,8 @@ class Worker:
             write.carry_out(self._files, self._handles)
         if job.rewrite is not None:
             self._rewrite(job.rewrite)
+        if job.step is not None:
+            self._take_step(job, job.step)
         remove_files(self._files, self._handles, job.removals)
         if job.names:
             self._files.sync_directory(job.names)
@@ -148,3 +177,21 @@ class Worker:
             asked.damage = error
         except DiskFull:  # it can wait, and the room that it has taken helps others
             remove_files(self._files, self._handles, [asked.segment.path(REWRITE_SUFFIX)])
+
+    def _take_step(self, job: Job, step: Step) -> None:
+        try:
+            self._give_way()
+            step.carry_out(self._files, self._handles, self._give_way)
+        except (CorruptLog, DiskFull, Hurried) as problem:
+            job.problem = problem
+
+    def _give_way(self) -> None:
+        """Rest, if it is time to. Raises Hurried.
+
+        Whoever computes in a thread holds the interpreter for 5 ms whenever somebody else wants it, and the
+        loop wants it again after each of its calls to the system.
+        """
+        if time.perf_counter() - self._works_since >= _WORK_S:
+            if self._impatient.wait(_REST_S):
+                raise Hurried
+            self._works_since = time.perf_counter()

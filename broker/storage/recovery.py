@@ -63,10 +63,12 @@ def open_log(
     *,
     segment_size_max: int = SEGMENT_SIZE_MAX,
     journal: Sequence[Entry] = (),
+    settles: bool = True,
 ) -> tuple[Log, Report]:
     """The log in `directory`, with what the journal holds of it laid over; a missing one is empty.
 
-    What the journal holds is in the files when this returns.
+    What the journal holds is in the files when this returns. `settles` says that its records are settled one
+    by one, so that offsets that are missing must be known; a compacted log is full of them.
     """
     report = Report()
     names = files.names(directory)
@@ -78,8 +80,8 @@ def open_log(
     segments = []
     for base in bases:
         segment = Segment(directory, base, base, sealed=base != bases[-1])
-        if not (segment.sealed and _take_index(files, reader, segment)):
-            _scan(files, reader, segment, journaled, report)
+        if not (segment.sealed and _take_index(files, reader, segment, settles)):
+            _scan(files, reader, segment, journaled, report, settles)
         segments.append(segment)
     next_offset = segments[-1].next_offset if segments else 0
     log = Log(id, directory, reader, segments, next_offset, segment_size_max)
@@ -205,8 +207,8 @@ def _passed_over(part: _Part) -> str:
     return f"{part.end - part.at} octets are passed over"
 
 
-def _take_index(files: Files, reader: Handles, segment: Segment) -> bool:
-    """Believe the index of a sealed segment, if it fits and every offset has its record."""
+def _take_index(files: Files, reader: Handles, segment: Segment, settles: bool) -> bool:
+    """Believe the index of a sealed segment, if it fits and, where that matters, every offset has its record."""
     size = files.size(segment.path(LOG_SUFFIX))
     path = segment.path(INDEX_SUFFIX)
     index_size = files.size(path)
@@ -214,7 +216,7 @@ def _take_index(files: Files, reader: Handles, segment: Segment) -> bool:
         return False
     known = index_file.decode(reader.read(path, 0, index_size), segment.base_offset, size)
     reader.forget(path)
-    if known is None or known.records != known.next_offset - known.base_offset:
+    if known is None or (settles and known.records != known.next_offset - known.base_offset):
         return False
     segment.size = segment.readable_size = size
     segment.next_offset = known.next_offset
@@ -225,7 +227,12 @@ def _take_index(files: Files, reader: Handles, segment: Segment) -> bool:
 
 
 def _scan(
-    files: Files, reader: Handles, segment: Segment, journaled: Sequence[Batch], report: Report
+    files: Files,
+    reader: Handles,
+    segment: Segment,
+    journaled: Sequence[Batch],
+    report: Report,
+    settles: bool,
 ) -> None:
     """Take the batches that are sound, and leave nothing else in the file."""
     path = segment.path(LOG_SUFFIX)
@@ -236,7 +243,7 @@ def _scan(
     rewrite = False
     for part in _walk(octets, segment.base_offset):
         if part.batch is not None:
-            _take(segment, part.batch)
+            _take(segment, part.batch, settles)
             sound.append(range(part.at, part.end))
             continue
         said = f"{path} at octet {part.at}: {part.reason}; "
@@ -249,7 +256,7 @@ def _scan(
             put_back = _between(journaled, segment.next_offset, part.following)
             sound += put_back
             for batch in put_back:
-                _take(segment, batch)
+                _take(segment, batch, settles)
             damaged = not put_back
             said += _passed_over(part)
             if put_back:
@@ -267,7 +274,9 @@ def _scan(
         files.truncate(path, cut_at)
 
 
-def _take(segment: Segment, batch: Batch) -> None:
+def _take(segment: Segment, batch: Batch, settles: bool) -> None:
+    if not settles:  # what is missing is not noted: that would take an octet for each
+        segment.next_offset = batch.base_offset
     segment.add(batch)
     if batch.transient:  # of a process that is gone
         segment.settle(range(batch.base_offset, batch.next_offset))

@@ -1,0 +1,330 @@
+"""Compaction: of each key in a partition only the newest record stays.
+
+Flow:   `tidy`, called now and then, looks which partitions are due and goes over the dirtiest first. A pass has
+        many steps, each over one sealed segment in a thread; after each the loop takes over what was made.
+        1. the dirty segments are read, and the last offset of each key noted, as far as the map has room
+        2. each segment up to there is written anew, in the order of offsets, without what a later record has made
+           out of date, and without tombstones whose time is over
+        3. how far the partition is compacted is written down (`storage/compacted.py`)
+        A tombstone that is kept gets its delete horizon the first time: now and `delete.retention.ms`.
+Shape:  offsets stay what they were, and so does the start of the partition. A batch that has its producer's last
+        sequence number stays, empty if need be. A segment of which nothing is left goes.
+Limits: one pass at a time in all, with one segment in memory and a map of `KEYS_MAX` keys (or those of a single
+        batch), 140 octets each; what does not fit is the next pass's. Segments are not joined.
+Spec:   Kafka's LogCleaner; KIP-58 (lag), KIP-354 (max lag), KIP-534 (delete horizon). As there: never the last
+        segment, a pass is due when the dirty part is larger than `min.cleanable.dirty.ratio` of all that could be
+        compacted, and tombstones go with the first pass that comes behind their horizon.
+Why:    Where a batch cannot be opened, all of it is kept: nobody can say that it is out of date.
+
+What a step does, and what is there if the process dies behind it; see also `storage/rewrite.py`:
+1. the thread writes `.rewrite`, removes the index, and      nothing has happened; the next start reads the
+   syncs the directory                                       segment to know what is in it
+2. the loop renames it to `.log`                             the old segment or the new one, and both are right
+3. the thread's next step syncs the directory, before the    each segment up to that one is new: a tombstone can
+   loop renames the next segment                             only go when what it has deleted cannot come back
+4. that step writes the index                                a quick start
+5. the last step writes how far it came                      before that, the next pass begins where this one did
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Final, NamedTuple, TypeAlias
+
+from broker.node.flusher import Commit, Flusher
+from broker.node.key_map import GiveWay, KeyMap
+from broker.node.partition import Partition
+from broker.node.store import Store
+from broker.node.worker import Hurried
+from broker.storage import compacted
+from broker.storage.batch import Batch
+from broker.storage.errors import CorruptLog, DiskFull
+from broker.storage.file import Files, Handles
+from broker.storage.log import Write, index_write, remove_files
+from broker.storage.rewrite import Rewritten, read_batches, rewrite
+from broker.storage.segment import INDEX_SUFFIX, LOG_SUFFIX, REWRITE_SUFFIX, Segment
+
+logger = logging.getLogger("broker.node")
+
+KEYS_MAX: Final = 500_000
+# After a pass for which there was no room.
+_FULL_RETRY_MS: Final = 60_000
+
+_Work: TypeAlias = Callable[[Files, Handles, GiveWay], None]
+
+
+@dataclass(slots=True)
+class _Known:
+    """Of a partition."""
+
+    first_dirty: int
+    """Everything before it is compacted."""
+    dirty_since: tuple[int, int] = (-1, 0)
+    """An offset, and the time of the first batch that is there or behind it."""
+
+
+class _Due(NamedTuple):
+    """A pass that had better be made."""
+
+    forced: bool
+    """Something has been dirty for too long."""
+    ratio: float
+    """Of the dirty part to all that could be compacted."""
+    first: int
+    segments: list[Segment]
+    """The dirty ones."""
+
+
+class Compactor:
+    """Goes over one partition after another."""
+
+    def __init__(self, flusher: Flusher, files: Files, reader: Handles) -> None:
+        self.keys_max = KEYS_MAX
+        self.files = files
+        self.flusher = flusher
+        self._reader = reader
+        self._known: dict[Partition, _Known] = {}
+        self._waiting: deque[Partition] = deque()
+        self._pass: _Pass | None = None
+        self._rests_until_ms = 0
+        self._removal: Commit | None = None
+
+    def tidy(self, partitions: Iterable[Partition], now_ms: int) -> None:
+        """Begin with the dirtiest of these that is due, unless something is being compacted already."""
+        if self._pass is not None or now_ms < self._rests_until_ms:
+            return
+        if self._removal is not None and not self._removal.done:
+            return
+        known = self._known
+        self._known = {
+            one: known.get(one) or self._read(one) for one in partitions if len(one.log.segments) > 1
+        }
+        found = [(due, one) for one in self._known if (due := self._due(one, now_ms))]
+        found.sort(key=lambda pair: (pair[0].forced, pair[0].ratio), reverse=True)
+        self._waiting = deque(one for _, one in found)
+        self._begin_next()
+
+    def _read(self, partition: Partition) -> _Known:
+        return _Known(compacted.first_dirty(self.files, self._reader, partition.log.directory))
+
+    def _begin_next(self) -> None:
+        while self._pass is None and self._waiting:
+            partition = self._waiting.popleft()
+            due = None if partition.closed else self._due(partition, partition.now_ms())
+            if due is not None:
+                self._pass = _Pass(self, partition, due)
+                self._pass.begin()
+
+    def over(self, partition: Partition, first_dirty: int) -> None:
+        """A pass has come to its end."""
+        self._pass = None
+        if partition in self._known:
+            self._known[partition].first_dirty = first_dirty
+        self._begin_next()
+
+    def given_up(self, partition: Partition, removals: list[str], *, full: bool) -> None:
+        """A pass has not; what it has dropped goes before another one begins."""
+        self._pass = None
+        self._waiting.clear()
+        if full:
+            self._rests_until_ms = partition.now_ms() + _FULL_RETRY_MS
+        if removals and not partition.closed:
+            self._removal = self.flusher.open
+            self.flusher.remove(removals)
+
+    # ---- what is due ----
+
+    def _due(self, partition: Partition, now_ms: int) -> _Due | None:
+        settings = partition.settings
+        if not settings.compacts or any(segment.damage for segment in partition.log.segments):
+            return None
+        known = self._known[partition]
+        first = max(known.first_dirty, partition.start_offset)
+        clean = dirty = 0
+        segments: list[Segment] = []
+        for segment in partition.log.at_rest():
+            if segment.next_offset <= first:
+                clean += segment.size
+                continue
+            too_young = segment.max_timestamp > now_ms - settings.compaction_lag_min_ms
+            if segment.next_offset > partition.high_watermark or (
+                settings.compaction_lag_min_ms and too_young
+            ):
+                break
+            dirty += segment.size
+            segments.append(segment)
+        if not dirty:
+            return None
+        ratio = dirty / (clean + dirty)
+        forced = self._dirty_since(partition, known, first) < now_ms - settings.compaction_lag_max_ms
+        return _Due(forced, ratio, first, segments) if forced or ratio > settings.dirty_ratio_min else None
+
+    @staticmethod
+    def _dirty_since(partition: Partition, known: _Known, first: int) -> int:
+        """The time of the first dirty batch, as its producer has it; it is read once."""
+        if known.dirty_since[0] != first:
+            latest = [span.max_timestamp for _, _, span in islice(partition.log.spans_from(first), 1)]
+            known.dirty_since = (first, latest[0] if latest else 0)
+        return known.dirty_since[1]
+
+
+class _Step:
+    """It fits the worker's `Step`."""
+
+    def __init__(self, of: _Pass, segment: Segment | None, work: _Work, then: Callable[[], None]) -> None:
+        self.store: Store = of.partition
+        self.carry_out = work
+        self._pass = of
+        self._segment = segment
+        self._then = then
+        if segment is not None:
+            segment.rewriting = True
+
+    def ended(self, problem: CorruptLog | DiskFull | Hurried | None) -> None:
+        if self._segment is not None:
+            self._segment.rewriting = False
+        if problem is not None or self.store.closed:
+            self._pass.give_up(problem)
+        else:
+            self._then()
+
+
+class _Pass:
+    """Over one partition. What is called `_in_thread_…` is; it is alone with the pass then."""
+
+    def __init__(self, compactor: Compactor, partition: Partition, due: _Due) -> None:
+        self.partition = partition
+        self._compactor = compactor
+        self._directory = partition.log.directory
+        self._map = KeyMap(due.first, compactor.keys_max)
+        self._dirty = deque(due.segments)
+        self._old: deque[Segment] = deque()
+        self._now_ms = partition.now_ms()
+        self._ends = partition.producers.ends()
+        self._result = Rewritten()
+        self._size_before = self._size = 0
+        # What the next step owes to what the last one did.
+        self._renamed = False
+        self._removals: list[str] = []
+        self._indexes: list[Write] = []
+
+    def begin(self) -> None:
+        self._read_next()
+
+    def _step(self, segment: Segment | None, work: _Work, then: Callable[[], None]) -> None:
+        self._compactor.flusher.begin(_Step(self, segment, work, then))
+
+    def _next(self, segments: deque[Segment]) -> Segment | None:
+        """Retention may have dropped some."""
+        there = self.partition.log.segments
+        while segments:
+            segment = segments.popleft()
+            if segment in there and segment.size:
+                return segment
+        return None
+
+    # ---- 1. the map ----
+
+    def _read_next(self) -> None:
+        segment = None if self._map.full else self._next(self._dirty)
+        if segment is not None:
+            self._step(segment, partial(self._in_thread_read, segment), self._read_next)
+            return
+        at_rest = self.partition.log.at_rest()
+        self._old = deque(segment for segment in at_rest if segment.base_offset < self._map.end)
+        self._rewrite_next()
+
+    def _in_thread_read(self, segment: Segment, files: Files, handles: Handles, give_way: GiveWay) -> None:
+        path = segment.path(LOG_SUFFIX)
+        for batch in read_batches(path, handles.read(path, 0, segment.readable_size)):
+            give_way()
+            if batch.next_offset > self._map.end:
+                self._map.add(batch, give_way)
+                if self._map.full:
+                    return
+        self._map.end = segment.next_offset
+
+    # ---- 2. the segments ----
+
+    def _rewrite_next(self) -> None:
+        segment = self._next(self._old)
+        if segment is not None:
+            work = partial(self._in_thread_rewrite, segment)
+            self._step(segment, work, partial(self._take_over, segment))
+        else:
+            self._step(None, self._in_thread_write_down, self._over)
+
+    def _in_thread_rewrite(self, segment: Segment, files: Files, handles: Handles, give_way: GiveWay) -> None:
+        remove_files(files, handles, self._removals)
+        written = segment.path(REWRITE_SUFFIX)
+        files.remove(written)
+        live = [range(segment.base_offset, segment.next_offset)]
+        try:
+            self._result = rewrite(handles, segment, live, partial(self._kept, give_way))
+        except (CorruptLog, DiskFull, Hurried):
+            remove_files(files, handles, [written])
+            raise
+        if self._result.changed:
+            files.remove(segment.path(INDEX_SUFFIX))
+        if self._result.changed or self._renamed:
+            files.sync_directory(self._directory)
+        for write in self._indexes:
+            write.carry_out(files, handles)
+
+    def _kept(self, give_way: GiveWay, batch: Batch, live: list[range]) -> list[Batch]:
+        retention_ms = self.partition.settings.delete_retention_ms
+        return self._map.kept(batch, self._now_ms, retention_ms, self._ends, give_way)
+
+    def _take_over(self, segment: Segment) -> None:
+        self._paid()
+        self._size_before += segment.size
+        result = self._result
+        log = self.partition.log
+        if result.changed:
+            self._renamed = True
+            # What lies beside it may say where the partition begins: then it stays, though it is empty.
+            if not result.size and not segment.settled_size:
+                self._removals = log.drop_emptied(segment)
+            else:
+                log.rewritten(self._compactor.files, segment, result)
+                self._indexes = [index_write(segment)]
+        self._size += result.size
+        self._rewrite_next()
+
+    def _paid(self) -> None:
+        self._renamed = False
+        self._removals = []
+        self._indexes = []
+
+    # ---- 3. the end ----
+
+    def _in_thread_write_down(self, files: Files, handles: Handles, give_way: GiveWay) -> None:
+        remove_files(files, handles, self._removals)
+        files.sync_directory(self._directory)
+        for write in (*self._indexes, compacted.write_of(self._directory, self._map.end)):
+            write.carry_out(files, handles)
+
+    def _over(self) -> None:
+        name, known = self.partition.name, self._map
+        before, behind = self._size_before, self._size
+        logger.info(
+            "partition %s is compacted to offset %d: %d octets of %d", name, known.end, behind, before
+        )
+        if known.unopened:
+            said = "partition %s: %d batches cannot be opened and stay as they are, the first at %s"
+            logger.warning(said, name, known.unopened, known.first_unopened)
+        self._compactor.over(self.partition, known.end)
+
+    def give_up(self, problem: CorruptLog | DiskFull | Hurried | None) -> None:
+        if isinstance(problem, CorruptLog):
+            logger.error("partition %s is not compacted: %s", self.partition.name, problem)
+            self.partition.mend(problem)
+        elif isinstance(problem, DiskFull):
+            logger.warning("partition %s is not compacted for now: %s", self.partition.name, problem)
+        full = isinstance(problem, DiskFull)
+        self._compactor.given_up(self.partition, self._removals, full=full)

@@ -133,6 +133,13 @@ def test_publisher_confirms(start):
     assert waiting == "waiting in the queue: 500"
 
 
+def test_a_stream(start):
+    published, *read = output(start("stream.py"))
+    assert published == "Published 5 readings"
+    expected = [("'first'", number) for number in range(5)] + [("3", 3), ("3", 4), ("'last'", 4)]
+    assert read == [f"From {begin}: reading {at} at offset {at}" for begin, at in expected]
+
+
 @pytest.mark.parametrize("backend", ["trio", "asyncio"])
 def test_leveret_s_own_client(start, backend):
     lines = output(start("leveret_client.py", backend))

@@ -138,7 +138,11 @@ class Reading:
             assert partition in self.positions, f"{name_of(message)} is not {self.name}'s"
             self._history.read(self.group, self.name, name_of(message), offset, identity_of(value))
             self.positions[partition] = offset + 1
+            self.came(message)
         return _CHUNK
+
+    def came(self, message: Message) -> None:
+        """For those who want to do something with it."""
 
     def close(self) -> None:
         self._client.close()

@@ -2,6 +2,7 @@
 
 Flow:   records are added while it is being filled; it is encoded each time that it is sent; when it is
         acknowledged or given up, everybody who waits for one of its records hears it.
+Shape:  filling -> sent, perhaps several times -> acknowledged | given up | cut into halves, which go on
 Why:    It is encoded late, as its sequence number may change until then. Sizes are those of the records
         before they are deflated, with an estimate of what stands around them.
 """
@@ -65,23 +66,24 @@ class Batch:
         "_log_time",
         "_losses",
         "_reason",
+        "_claimed",
         "begun_at",
         "deadline",
         "done",
+        "first",
+        "halves",
         "identity",
         "maybe_sent",
-        "number",
         "place",
         "records",
         "sequence",
         "size",
-        "_unclaimed",
     )
 
-    def __init__(self, place: TopicPartition, number: int, begun_at: float, deadline: float) -> None:
+    def __init__(self, place: TopicPartition, first: int, begun_at: float, deadline: float) -> None:
         self.place = place
-        self.number = number
-        """Which one it is, of its partition."""
+        self.first = first
+        """How many records went to this partition before: the order of batches."""
         self.begun_at = begun_at
         self.deadline = deadline
         self.records: list[Record] = []
@@ -92,8 +94,10 @@ class Batch:
         self.maybe_sent = False
         """An attempt was made, and nobody knows what has become of it."""
         self.done = False
-        """It is acknowledged or given up."""
-        self._unclaimed = 0
+        """It is acknowledged, given up, or cut."""
+        self.halves: tuple[Batch, Batch] | None = None
+        # Which of the records somebody waits for.
+        self._claimed: set[int] = set()
         self._losses: Losses | None = None
         self._base_offset = -1
         self._log_time = -1
@@ -103,7 +107,6 @@ class Batch:
     def add(self, record: Record, size: int) -> Sending:
         self.records.append(record)
         self.size += size
-        self._unclaimed += 1
         return Sending(self, len(self.records) - 1)
 
     def encode(self, codec: int) -> bytes:
@@ -130,6 +133,22 @@ class Batch:
         self.sequence = -1
         self.maybe_sent = False
 
+    def cut(self) -> tuple[Batch, Batch]:
+        """Into two batches with half of the records each, which go in its place."""
+        middle = len(self.records) // 2
+        one, other = (
+            Batch(self.place, first, self.begun_at, self.deadline)
+            for first in (self.first, self.first + middle)
+        )
+        for index, record in enumerate(self.records):
+            half = one if index < middle else other
+            if index in self._claimed:
+                half._claimed.add(len(half.records))
+            half.add(record, size_of(record))
+        self.halves = (one, other)
+        self._tell()
+        return self.halves
+
     # ---- the end ----
 
     def acknowledge(self, base_offset: int, log_time: int) -> None:
@@ -141,15 +160,16 @@ class Batch:
     def fail(self, reason: Reason, losses: Losses) -> None:
         self._reason = reason
         self._losses = losses
-        losses.count += self._unclaimed
+        losses.count += len(self.records) - len(self._claimed)
         losses.first = losses.first or reason
         self._tell()
 
-    def claim(self) -> None:
-        """Somebody waits for one of the records."""
-        self._unclaimed -= 1
-        if self._losses is not None:
-            self._losses.count -= 1
+    def claim(self, index: int) -> None:
+        """Somebody waits for this record."""
+        if index not in self._claimed:
+            self._claimed.add(index)
+            if self._losses is not None:
+                self._losses.count -= 1
 
     def _tell(self) -> None:
         self.done = True
@@ -157,11 +177,14 @@ class Batch:
             self._event.set()
 
     async def settled(self) -> None:
-        """Until it is acknowledged or given up."""
+        """Until all its records are acknowledged or given up."""
         if not self.done:
             if self._event is None:
                 self._event = Event()
             await self._event.wait()
+        if self.halves is not None:
+            for half in self.halves:
+                await half.settled()
 
     @property
     def error(self) -> LeveretError | None:
@@ -178,25 +201,35 @@ class Batch:
 class Sending:
     """A record that was handed over to be sent."""
 
-    __slots__ = ("_batch", "_claimed", "_index")
+    __slots__ = ("_batch", "_index")
 
     def __init__(self, batch: Batch, index: int) -> None:
         self._batch = batch
         self._index = index
-        self._claimed = False
 
     @property
     def done(self) -> bool:
         """It is acknowledged or given up."""
+        self._follow()
         return self._batch.done
 
     async def appended(self) -> Appended:
         """Wait until it is acknowledged. Raises SendFailed; `flush` says nothing of this record then."""
-        if not self._claimed:
-            self._claimed = True
-            self._batch.claim()
-        await self._batch.settled()
+        while not self.done:
+            self._batch.claim(self._index)
+            await self._batch.settled()
+        self._batch.claim(self._index)
         error = self._batch.error
         if error is not None:
             raise error
         return self._batch.appended(self._index)
+
+    def _follow(self) -> None:
+        """Into the half that it is in, if its batch was cut."""
+        while (halves := self._batch.halves) is not None:
+            middle = len(halves[0].records)
+            if self._index < middle:
+                self._batch = halves[0]
+            else:
+                self._batch = halves[1]
+                self._index -= middle

@@ -35,7 +35,7 @@ class Pipeline:
         "_gap",
         "_identity",
         "_introduced",
-        "_next_number",
+        "_next_first",
         "_next_sequence",
         "_out",
         "_renews",
@@ -55,7 +55,7 @@ class Pipeline:
         """To which records are added."""
         self._waiting: deque[Batch] = deque()
         self._out: list[Batch] = []
-        self._next_number = 0
+        self._next_first = 0
         self._identity: Identity | None = None
         self._next_sequence = 0
         self._acknowledged = 0
@@ -86,13 +86,13 @@ class Pipeline:
     def begin(self, now: float, deadline: float) -> Batch:
         """Fill a new batch from now on; the one before goes as it is."""
         self.close()
-        batch = self.filling = Batch(self.place, self._next_number, now, deadline)
-        self._next_number += 1
+        batch = self.filling = Batch(self.place, self._next_first, now, deadline)
         return batch
 
     def close(self) -> None:
         """What is being filled need not wait for more."""
         if self.filling is not None:
+            self._next_first = self.filling.first + len(self.filling.records)
             self._waiting.append(self.filling)
             self.filling = None
 
@@ -160,6 +160,16 @@ class Pipeline:
         self._out.remove(batch)
         self._give_up(batch)
 
+    def too_large(self, batch: Batch) -> bool:
+        """The broker will not have it as it is, but perhaps in halves; False if it cannot be cut."""
+        if len(batch.records) < 2 or batch.maybe_sent:
+            return False
+        self._out.remove(batch)
+        self._give_up(batch)
+        for half in batch.cut():
+            self._insert(half)
+        return True
+
     def lost(self, batch: Batch, now: float) -> None:
         """Nobody knows whether it is in the log."""
         batch.maybe_sent = True
@@ -171,8 +181,8 @@ class Pipeline:
 
     def out_of_order(self, batch: Batch, now: float) -> bool:
         """The broker misses batches before this one; False if it has acknowledged all of them."""
-        oldest = min(other.number for other in (*self._out, *self._waiting))
-        if oldest == batch.number and not self._gap:
+        oldest = min(other.first for other in (*self._out, *self._waiting))
+        if oldest == batch.first and not self._gap:
             return False
         self._come_back(batch, now)
         if self._gap:
@@ -184,7 +194,10 @@ class Pipeline:
         if not self._repeating:
             self._repeating = True
             self.retry_at = now + self._backoff.take()
-        before = sum(1 for other in self._waiting if other.number < batch.number)
+        self._insert(batch)
+
+    def _insert(self, batch: Batch) -> None:
+        before = sum(1 for other in self._waiting if other.first < batch.first)
         self._waiting.insert(before, batch)
 
     # ---- giving up ----

@@ -143,7 +143,7 @@ class Producer:
         sending, begun = self._accumulator.add(TopicPartition(topic, partition), record, size)
         if begun is not None:
             self._sender.ring()
-            if begun.number:
+            if begun.first:
                 await anyio.lowlevel.checkpoint()  # the one before may go: it is the sender's turn
         return sending
 

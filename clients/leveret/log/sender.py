@@ -48,6 +48,7 @@ UNANSWERED_MAX: Final = 5
 REQUEST_SIZE_MAX: Final = 1024 * 1024
 _ALL_REPLICAS: Final = -1
 
+_TOO_LARGE: Final = frozenset({ErrorCode.MESSAGE_TOO_LARGE, ErrorCode.RECORD_LIST_TOO_LARGE})
 _FATAL: Final = frozenset(
     {
         ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER,
@@ -285,22 +286,28 @@ class Sender:
             self._problem = ""
             pipeline.acknowledged(batch)
             self._accumulator.acknowledge(batch, result["base_offset"], result["log_append_time_ms"])
-        elif code == ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER and pipeline.out_of_order(batch, now):
-            pass
-        elif code in _FATAL:
-            said = result["error_message"] or "it has lost track of this producer"
-            self._fail(partial(ProducerFailed, f"{pipeline.place}: {said}: {name_of(code)}", code))
-            return False
-        elif code in RETRIABLE:
-            if code in STALE:
-                self._cluster.is_stale(pipeline.place.topic)
-            self._problem = f"{pipeline.place}: {name_of(code)}"
-            pipeline.postponed(batch, now)
-        else:
-            pipeline.refused(batch)
+        elif not self._goes_again(pipeline, batch, code, now):
             said = result["error_message"] or "the broker refused the batch"
             text = f"{pipeline.place}: {said}: {name_of(code)}"
+            if code in _FATAL:
+                self._fail(partial(ProducerFailed, text, code))
+                return False
+            pipeline.refused(batch)
             self._accumulator.give_up(batch, partial(SendFailed, text, code, maybe_sent=batch.maybe_sent))
+        return True
+
+    def _goes_again(self, pipeline: Pipeline, batch: Batch, code: int, now: float) -> bool:
+        """Whether it may be taken later: behind others, in halves, or just then."""
+        if code == ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER:
+            return pipeline.out_of_order(batch, now)
+        if code in _TOO_LARGE:
+            return pipeline.too_large(batch)
+        if code not in RETRIABLE:
+            return False
+        if code in STALE:
+            self._cluster.is_stale(pipeline.place.topic)
+        self._problem = f"{pipeline.place}: {name_of(code)}"
+        pipeline.postponed(batch, now)
         return True
 
     # ---- giving up ----

@@ -25,6 +25,7 @@ import google_crc32c
 HEADER_SIZE: Final = 61
 # Offset and length, which the length does not count.
 LENGTH_END: Final = 12
+MAGIC_AT: Final = 16
 MAGIC: Final = 2
 
 # Does not outlive the process that wrote it: a transient message that found no room in memory.
@@ -163,8 +164,8 @@ def problem(octets: bytes, at: int) -> str:
     if rest < HEADER_SIZE or rest < whole_size(octets, at):
         return "cut short"
     size = whole_size(octets, at)
-    if octets[at + 16] != MAGIC:
-        return f"magic {octets[at + 16]} where {MAGIC} is written"
+    if octets[at + MAGIC_AT] != MAGIC:
+        return f"magic {octets[at + MAGIC_AT]} where {MAGIC} is written"
     if size < HEADER_SIZE:
         return f"a length of {size} octets where a header alone has {HEADER_SIZE}"
     (crc,) = _CRC.unpack_from(octets, at + _CRC_AT)

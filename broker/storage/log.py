@@ -508,22 +508,42 @@ class Log:
 
     def _walk(self, segment: Segment, sound: range, offset: int) -> tuple[int, int]:
         """From batch to batch: the size and position of the first behind `offset`, or 0 and how far this came."""
+        position = sound.start
+        for position, span in self._headers(segment, sound, _WALK_SIZE):
+            if span.next_offset > offset:
+                return span.size, position
+            position += span.size
+        return 0, position
+
+    def _headers(self, segment: Segment, sound: range, size_max: int) -> Iterator[tuple[int, Span]]:
+        """What begins within so many octets, at least one; the headers alone are checked, and they alone are read.
+
+        Raises CorruptLog for what cannot be one, and for nothing that `recovery.mend` would take for one.
+        """
         path = segment.path(LOG_SUFFIX)
-        octets = self._reader.read(path, sound.start, min(len(sound), _WALK_SIZE))
+        octets = self._reader.read(path, sound.start, min(len(sound), size_max))
         at = 0
+        due, end = segment.base_offset, segment.next_offset
         while len(octets) - at >= batches.HEADER_SIZE:
             span = batches.span(octets, at)
-            if sound.start + at + span.size > sound.stop:
-                raise CorruptLog(path, sound.start + at, "cut short")
-            if span.next_offset > offset:
-                return span.size, sound.start + at
+            position = sound.start + at
+            if octets[at + batches.MAGIC_AT] != batches.MAGIC or span.size < batches.HEADER_SIZE:
+                raise CorruptLog(path, position, "no header of a batch")
+            if position + span.size > sound.stop:
+                raise CorruptLog(path, position, "cut short")
+            if span.base_offset < due or span.next_offset > end:
+                raise CorruptLog(path, position, f"base offset {span.base_offset} between {due} and {end}")
+            yield position, span
+            due = span.next_offset
             at += span.size
         if not at:
             raise CorruptLog(path, sound.start, "cut short")
-        return 0, sound.start + at
 
     def spans_since(self, timestamp: int) -> Iterator[tuple[Segment, int, Span]]:
-        """Headers of what the files have, from one on before which every timestamp is smaller: where and what."""
+        """Headers of what the files have, from one on before which every timestamp is smaller: where and what.
+
+        Here and below, raises CorruptLog where no batch begins.
+        """
         for segment in self._segments:
             if segment.max_timestamp >= timestamp:
                 yield from self._spans(segment, segment.index.position_of_time(timestamp))
@@ -537,20 +557,14 @@ class Log:
 
     def last_spans(self, segment: Segment) -> Iterator[tuple[Segment, int, Span]]:
         """Headers of what a segment's file has at its end: with the last of all, if it has any."""
-        return self._spans(segment, segment.index.position(segment.next_offset))
+        being_written = (batch.base_offset for where, batch in self._writing if where is segment)
+        return self._spans(segment, segment.index.position(next(being_written, segment.next_offset) - 1))
 
     def _spans(self, segment: Segment, position: int) -> Iterator[tuple[Segment, int, Span]]:
-        path = segment.path(LOG_SUFFIX)
         while sound := segment.sound_part(position):
-            octets = self._reader.read(path, sound.start, min(len(sound), _READ_SIZE))
-            at = 0
-            while len(octets) - at >= batches.HEADER_SIZE:
-                span = batches.span(octets, at)
-                yield segment, sound.start + at, span
-                at += span.size
-            if not at:
-                return
-            position = sound.start + at
+            for found, span in self._headers(segment, sound, _READ_SIZE):
+                yield segment, found, span
+                position = found + span.size
 
     def batch_at(self, segment: Segment, position: int, size: int) -> bytes:
         """The octets of a batch that `spans_since` or `spans_from` found."""

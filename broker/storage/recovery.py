@@ -114,7 +114,7 @@ def mend(files: Files, reader: Handles, log: Log, error: CorruptLog) -> tuple[Re
         segment.index = Index()
         due = segment.base_offset
         latest = 0
-        for part in _walk(octets, due):
+        for part in _walk(octets, due, segment.next_offset):
             if part.batch is not None:
                 segment.index.add(part.batch.base_offset, part.at, latest)
                 latest = max(latest, part.batch.max_timestamp)
@@ -154,26 +154,26 @@ class _Part(NamedTuple):
     """The base offset of the sound batch behind bad octets."""
 
 
-def _walk(octets: bytes, due: int) -> Iterator[_Part]:
-    """What lies in a segment's file whose first offset is `due` or behind it."""
+def _walk(octets: bytes, due: int, stop: int = OFFSET_MAX) -> Iterator[_Part]:
+    """What lies in a segment's file whose first offset is `due` or behind it, and whose last lies before `stop`."""
     at = 0
-    start = due
+    bounds = range(due, stop)
     while at < len(octets):
-        reason = _problem(octets, at, due, start)
+        reason = _problem(octets, at, due, bounds)
         if not reason:
             batch = batches.decode(octets, at)
             part = _Part(at, at + batch.size, batch)
             due = batch.next_offset
         else:
-            end = _next_sound(octets, at, due, start)
+            end = _next_sound(octets, at, due, bounds)
             following = None if end is None else batches.span(octets, end).base_offset
             part = _Part(at, len(octets) if end is None else end, None, reason, following)
         yield part
         at = part.end
 
 
-def _problem(octets: bytes, at: int, due: int, start: int) -> str:
-    """Of a batch in a segment that starts at the offset `start`.
+def _problem(octets: bytes, at: int, due: int, bounds: range) -> str:
+    """Of a batch in a segment with these offsets.
 
     A body may hold what looks like a batch, with any offset: behind a torn header it would be found.
     """
@@ -182,12 +182,14 @@ def _problem(octets: bytes, at: int, due: int, start: int) -> str:
     span = batches.span(octets, at)
     if span.base_offset < due:
         return f"base offset {span.base_offset} where at least {due} is due"
-    if span.next_offset > OFFSET_MAX or (due > start and span.base_offset - due > SEGMENT_OFFSETS_MAX):
+    if span.next_offset > bounds.stop or (
+        due > bounds.start and span.base_offset - due > SEGMENT_OFFSETS_MAX
+    ):
         return f"base offset {span.base_offset} where {due} or little more is due"
     return ""
 
 
-def _next_sound(octets: bytes, at: int, due: int, start: int) -> int | None:
+def _next_sound(octets: bytes, at: int, due: int, bounds: range) -> int | None:
     """Where the next batch is behind bad octets.
 
     Mostly their length is sound, and says where: what looks like a batch in their payload is passed over.
@@ -195,10 +197,10 @@ def _next_sound(octets: bytes, at: int, due: int, start: int) -> int | None:
     end = at + batches.whole_size(octets, at)
     if end == len(octets):
         return None
-    if at < end < len(octets) and not _problem(octets, end, due, start):
+    if at < end < len(octets) and not _problem(octets, end, due, bounds):
         return end
     found = batches.next_whole(octets, at)
-    while found is not None and _problem(octets, found, due, start):
+    while found is not None and _problem(octets, found, due, bounds):
         found = batches.next_whole(octets, found)
     return found
 

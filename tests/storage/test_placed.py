@@ -1,0 +1,111 @@
+"""A log of producers' batches as they came: found by offset and by time, in files that are whole or damaged."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.kafka import records
+from broker.storage import batch as batches
+from broker.storage import recovery
+from broker.storage.batch import Batch
+from broker.storage.errors import CorruptLog
+from broker.storage.log import Log
+from fakes import FakeFiles
+from topic_records import record
+
+DIRECTORY = "/data/partitions/1"
+
+
+def placed(base_offset: int, times: list[int], size: int = 10) -> Batch:
+    """A batch with a record for each time."""
+    octets = records.build([record(bytes(size), time) for time in times])
+    return batches.place(octets, base_offset, len(times), 0, max(times))
+
+
+def written(found: list[Batch], segment_size_max: int = 400) -> tuple[FakeFiles, Log]:
+    files = FakeFiles()
+    log, _ = recovery.open_log(files, files.handles(8), 1, DIRECTORY, segment_size_max=segment_size_max)
+    handles = files.handles(8)
+    for batch in found:
+        for write in itertools.chain(*log.write([batch], [])):
+            write.carry_out(files, handles)
+        log.written()
+    return files, log
+
+
+def octets_of(batch: Batch) -> bytes:
+    return b"".join(batch.buffers)
+
+
+THREE_EACH = [placed(offset, [offset, offset, offset]) for offset in range(0, 30, 3)]
+SIZE = THREE_EACH[0].size
+FILES, LOG = written(THREE_EACH)
+PATHS = [path for path in FILES.paths() if path.endswith(".log")]
+
+
+def test_there_are_several_segments():
+    assert len(PATHS) > 2
+
+
+@given(offset=st.integers(0, 29), size_max=st.integers(0, 500))
+def test_octets_are_whole_batches_and_a_part_of_one_of_one_segment(offset, size_max):
+    found = LOG.read_octets(offset, size_max)
+    whole = b"".join(octets_of(batch) for batch in THREE_EACH if batch.next_offset > offset)
+    assert whole.startswith(found)
+    header = records.read_header(found)
+    assert header.base_offset <= offset <= header.base_offset + 2
+    assert header.size <= len(found) <= max(header.size, size_max)
+
+
+def test_behind_the_last_there_is_nothing():
+    assert LOG.read_octets(30, 1000) == b""
+
+
+def test_what_is_being_written_is_not_in_the_file_yet():
+    _, log = written(THREE_EACH)
+    log.write([placed(30, [99])], [])
+    assert log.read_octets(30, 1000) == b""
+    assert [span.base_offset for _, _, span in log.spans_from(27)] == [27]
+    assert [span.base_offset for _, _, span in log.last_spans(log.segments[-1])][-1:] == [27]
+
+
+@pytest.mark.parametrize("bits", [0x01, 0x80, 0xFF])
+def test_a_header_that_cannot_be_one_is_passed_over(bits):
+    """What nobody can see without the records is served as it is: whoever opens them looks at the crc."""
+    path = PATHS[1]
+    octets = FILES.octets(path)
+    seen = 0
+    for at in range(len(octets)):
+        files = FILES.copy()
+        files.put(path, octets[:at] + bytes([octets[at] ^ bits]) + octets[at + 1 :])
+        log, _ = recovery.open_log(files, files.handles(8), 1, DIRECTORY, segment_size_max=400)
+        found = stumbled_through(files, log)
+        missing = [batch.base_offset for batch in THREE_EACH if batch.base_offset not in found]
+        if missing:
+            seen += 1
+            # Nothing protects the offset itself: another one may be taken for right, at the cost of what is behind.
+            is_offset = at % SIZE < 8
+            assert is_offset or {*found} < {*range(0, 30, 3)}
+            assert len(missing) <= 1 + is_offset
+            assert log.segments[1].base_offset <= missing[0] < log.segments[1].next_offset
+        assert missing or at % SIZE not in (*range(8, 12), batches.MAGIC_AT)
+    assert seen > len(octets) // 20
+
+
+def stumbled_through(files: FakeFiles, log: Log) -> list[int]:
+    """The base offsets that every reader finds, when what is damaged was mended once."""
+    errors = 0
+    while True:
+        try:
+            for offset in range(30):
+                assert len(log.read_octets(offset, 0)) >= batches.HEADER_SIZE or offset >= 27
+            list(log.spans_since(0))
+            return [span.base_offset for _, _, span in log.spans_from(0)]
+        except CorruptLog as error:
+            errors += 1
+            assert errors == 1, f"it was mended before: {error}"
+            assert recovery.mend(files, files.handles(8), log, error)[0].damaged

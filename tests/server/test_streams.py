@@ -199,7 +199,9 @@ async def test_bindings_lead_to_topics_and_outlast_a_restart(tmp_path):
             ("x", "a.b"),
             ("before", "a.c"),
         ]
-        await channel.call(methods.QueueUnbind(queue="s", exchange="x", routing_key="a.*"), methods.QueueUnbindOk)
+        await channel.call(
+            methods.QueueUnbind(queue="s", exchange="x", routing_key="a.*"), methods.QueueUnbindOk
+        )
         assert not broker.node.topology.vhost("/").exchanges["x"].bindings
 
 

@@ -218,8 +218,11 @@ def assigned(program):
     return sorted(found["partition"] for found in event(program, "partitions_assigned")["partitions"])
 
 
-def test_a_group_shares_partitions_and_takes_over(bootstrap, tools, topic):
+def test_a_group_shares_partitions_and_takes_over(bootstrap, tools, topic, tmp_path):
+    often = tmp_path / "consumer.properties"
+    often.write_text("heartbeat.interval.ms=200\n")
     consume = ("VerifiableConsumer", "--topic", topic, "--group-id", topic, "--session-timeout", "6000")
+    consume += ("--command-config", str(often))
     command = ("ConsumerGroupCommand", "--group", topic)
     with tools.started(*consume) as first:
         assert assigned(first) == [0, 1]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from collections import Counter
 
 import pytest
@@ -260,11 +261,12 @@ def test_offsets(tools, filled):
 
 def test_the_offset_with_the_highest_timestamp(bootstrap, tools, topic):
     producer = confluent.producer(bootstrap)
-    for timestamp in (2000, 4000, 3000):
-        confluent.produce(producer, topic, [b"x"], partition=0, timestamp=timestamp)
+    minute_ago = int(time.time() * 1000) - 60_000  # old ones are deleted
+    for later in (2000, 4000, 3000):
+        confluent.produce(producer, topic, [b"x"], partition=0, timestamp=minute_ago + later)
     newest = ("GetOffsetShell", "--topic", topic, "--partitions", "0", "--time")
     assert tools.run(*newest, "max-timestamp") == [f"{topic}:0:1"]
-    assert tools.run(*newest, "2500") == [f"{topic}:0:1"]
+    assert tools.run(*newest, str(minute_ago + 2500)) == [f"{topic}:0:1"]
 
 
 def test_records_are_deleted(tools, filled, tmp_path):

@@ -35,6 +35,7 @@ class Pipeline:
         "_gap",
         "_identity",
         "_introduced",
+        "_newest",
         "_next_first",
         "_next_sequence",
         "_out",
@@ -60,6 +61,8 @@ class Pipeline:
         self._next_sequence = 0
         self._acknowledged = 0
         """What comes behind the last sequence number that was acknowledged."""
+        self._newest = 0
+        """Which batch that was."""
         self._repeating = False
         """A batch came back while others were out."""
         self._gap = False
@@ -152,7 +155,9 @@ class Pipeline:
         self._out.remove(batch)
         self._backoff.reset()
         self._introduced = True
-        if batch.sequence >= 0:
+        if batch.sequence >= 0 and batch.first >= self._newest:
+            # A batch that was repeated may be acknowledged after those behind it.
+            self._newest = batch.first
             self._acknowledged = (batch.sequence + len(batch.records)) & SEQUENCE_MASK
 
     def refused(self, batch: Batch) -> None:
@@ -212,8 +217,7 @@ class Pipeline:
         if self.filling is not None and self.filling.deadline <= now:
             self.close()
         late: list[Batch] = []
-        # One that was out before goes when nothing is out: the answers may be its own.
-        while self._waiting and self._waiting[0].deadline <= now and not self._holds_on():
+        while self._waiting and self._waiting[0].deadline <= now:
             batch = self._waiting.popleft()
             self._give_up(batch)
             late.append(batch)
@@ -221,13 +225,10 @@ class Pipeline:
 
     @property
     def deadline(self) -> float | None:
-        """When something is to be given up; None if not before something was answered."""
+        """When something that waits is to be given up."""
         if self._waiting:
-            return None if self._holds_on() else self._waiting[0].deadline
+            return self._waiting[0].deadline
         return None if self.filling is None else self.filling.deadline
-
-    def _holds_on(self) -> bool:
-        return bool(self._out) and self._waiting[0].sequence >= 0
 
     def give_up_unsent(self) -> list[Batch]:
         """What was never out."""

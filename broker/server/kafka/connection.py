@@ -195,7 +195,7 @@ class KafkaConnection:
 
     def writable(self) -> None:
         self._send()
-        if self._over and not self._outbox.size:
+        if self._over and not self.busy:
             self.lost()
         self._handle_frames()
 
@@ -274,9 +274,13 @@ class KafkaConnection:
         self.close_soon()
 
     def close_soon(self) -> None:
-        """When what waits to be sent is sent."""
+        """When what was done is safe, answered and sent. Whoever waits for something else than the disk is let go."""
         self._over = True
         self._frames.clear()
+        replies = self._replies
+        kept = next((at for at, reply in enumerate(replies) if reply.when_gone is not None), len(replies))
+        while len(replies) > kept:
+            self.guard(replies.pop().drop)
         self.server.flush_soon(self)
 
     def close_by_operator(self, reason: str) -> None:
@@ -329,6 +333,8 @@ class KafkaConnection:
                 self.send(parts)
         if self._frames:
             self.server.handle_soon(self)
+        if self._over:
+            self.server.flush_soon(self)
 
     def send(self, parts: list[Part]) -> None:
         self._outbox.add(parts)
@@ -344,7 +350,7 @@ class KafkaConnection:
             return
         if self._outbox.size and not self._send():
             return
-        if self._over and not self._outbox.size:
+        if self._over and not self.busy:
             self.lost()
             return
         self._update_watch()
@@ -387,8 +393,7 @@ class KafkaConnection:
         self._frames.clear()
         replies, self._replies = self._replies, deque()
         for reply in replies:
-            if reply.when_gone is not None:
-                self.guard(reply.when_gone)
+            self.guard(reply.drop)
         self.server.closed(self)
 
     def snapshot(self) -> ConnectionSnapshot:

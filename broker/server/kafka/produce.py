@@ -48,7 +48,7 @@ class _Refused(Exception):
 def produce(connection: KafkaConnection, request: Request, reply: Reply) -> None:
     node = connection.node
     if node.alarms.active:
-        release = connection.hold()
+        release = reply.when_gone = connection.hold()
         node_again = partial(_produce_again, connection, request, reply, release)
         connection.server.when_unblocked(partial(connection.guard, node_again))
         return
@@ -76,7 +76,8 @@ def produce(connection: KafkaConnection, request: Request, reply: Reply) -> None
 
 
 def _produce_again(connection: KafkaConnection, request: Request, reply: Reply, release: Any) -> None:
-    if not connection.gone:
+    if not reply.done:
+        reply.when_gone = None
         produce(connection, request, reply)
         release()
 

@@ -20,19 +20,22 @@ if TYPE_CHECKING:
 class Reply:
     """A place among the answers of a connection."""
 
-    __slots__ = ("_parts", "connection", "done", "request", "when_gone")
+    __slots__ = ("_parts", "connection", "done", "dropped", "request", "when_gone")
 
     def __init__(self, connection: KafkaConnection, request: Request) -> None:
         self.connection = connection
         self.request = request
         self.done = False
+        """There is nothing more to do for it."""
+        self.dropped = False
+        """Nobody gets it any more."""
         self.when_gone: Callable[[], None] | None = None
-        """Called if the connection goes before the answer: whoever waits lets go."""
+        """Called if the connection goes before the answer: whoever waits lets go. Who waits for the disk has none."""
         self._parts: list[Any] = []
 
     def answer(self, body: dict[str, Any]) -> None:
         """Give the response; whoever has gone meanwhile does not get it."""
-        if self.connection.gone:
+        if self.dropped:
             return
         request = self.request
         self.give(api.write_response(request.api, request.version, request.correlation_id, body))
@@ -44,6 +47,13 @@ class Reply:
         self.done = True
         self.when_gone = None
         self.connection.answered()
+
+    def drop(self) -> None:
+        """The connection goes."""
+        self.done = self.dropped = True
+        let_go, self.when_gone = self.when_gone, None
+        if let_go is not None:
+            let_go()
 
     def skip(self) -> None:
         """There is no response to this request."""

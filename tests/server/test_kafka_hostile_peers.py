@@ -1,0 +1,183 @@
+"""Clients of Kafka's protocol that send anything: the others are served, and nothing stays behind."""
+
+from __future__ import annotations
+
+import logging
+import random
+import struct
+from typing import Any
+
+import pytest
+import trio
+
+from broker.kafka import api
+from broker.kafka.compression import Codec
+from broker.kafka.errors import ErrorCode
+from broker_here import until
+from kafka_bodies import draw
+from kafka_here import kafka_here
+from kafka_wire import KafkaClient, batch, fetch_body, produce_body, values_of
+from scram_client import ScramClient
+
+CLIENTS = 120
+_PARTITION = {"partition_index": 0, "partition": 0}
+_MEMBER = {"group_id": "fuzz", "member_id": "", "generation_id": -1, "generation_id_or_member_epoch": -1}
+_CONFIGS = [{"name": "retention.ms", "value": "1000", "config_operation": 0}]
+_RESOURCE = {"resource_type": 2, "resource_name": "fuzz", "configs": _CONFIGS, "configuration_keys": None}
+
+
+def conversation() -> list[tuple[api.Api, dict[str, Any]]]:
+    """A client that uses about everything."""
+    new = {
+        "name": "fuzz",
+        "num_partitions": 2,
+        "replication_factor": -1,
+        "assignments": [],
+        "configs": _CONFIGS,
+    }
+    first = ScramClient("SCRAM-SHA-256", "alice", "secret").first()
+    asked = {"name": "fuzz", "topic": "fuzz", "partition_indexes": [0, 1]}
+    partitions = [{**_PARTITION, "timestamp": -1, "offset": 1, "committed_offset": 1, "replicas": [1]}]
+    topics = [{**asked, "partitions": partitions, "count": 3, "assignments": None}]
+    produced = batch([b"a", None, b"c" * 300], compression_type=Codec.GZIP)
+    idempotent = batch([b"a"], producer_id=1, producer_epoch=0, base_sequence=0)
+    return [
+        (api.API_VERSIONS, {"client_software_name": "fuzz", "client_software_version": "1"}),
+        (api.CREATE_TOPICS, {"topics": [new]}),
+        (api.METADATA, {"topics": [{"name": "fuzz"}], "allow_auto_topic_creation": True}),
+        (api.INIT_PRODUCER_ID, {"transactional_id": None}),
+        (api.PRODUCE, produce_body("fuzz", produced)),
+        (api.PRODUCE, produce_body("fuzz", idempotent, 1, acks=1)),
+        (api.PRODUCE, produce_body("fuzz", produced, acks=0)),
+        (api.FETCH, fetch_body({("fuzz", 0): 0, ("fuzz", 1): 0}, session_epoch=0)),
+        (api.FETCH, fetch_body({("fuzz", 0): 3}, max_wait_ms=20, min_bytes=10_000)),
+        (api.LIST_OFFSETS, {"replica_id": -1, "topics": topics}),
+        (api.FIND_COORDINATOR, {"key": "fuzz", "coordinator_keys": ["fuzz"]}),
+        (
+            api.JOIN_GROUP,
+            {
+                **_MEMBER,
+                "session_timeout_ms": 6000,
+                "protocol_type": "consumer",
+                "protocols": [{"name": "range", "metadata": b"m"}],
+            },
+        ),
+        (api.SYNC_GROUP, {**_MEMBER, "assignments": [{"member_id": "m", "assignment": b"a"}]}),
+        (api.HEARTBEAT, _MEMBER),
+        (api.OFFSET_COMMIT, {**_MEMBER, "topics": topics}),
+        (
+            api.OFFSET_FETCH,
+            {"group_id": "fuzz", "topics": topics, "groups": [{"group_id": "fuzz", "topics": None}]},
+        ),
+        (api.DESCRIBE_GROUPS, {"groups": ["fuzz"]}),
+        (api.LIST_GROUPS, {}),
+        (api.LEAVE_GROUP, {**_MEMBER, "members": [{"member_id": "m"}]}),
+        (api.OFFSET_DELETE, {"group_id": "fuzz", "topics": topics}),
+        (api.DELETE_GROUPS, {"groups_names": ["fuzz"]}),
+        (api.DESCRIBE_CONFIGS, {"resources": [_RESOURCE]}),
+        (api.INCREMENTAL_ALTER_CONFIGS, {"resources": [_RESOURCE]}),
+        (api.CREATE_PARTITIONS, {"topics": topics}),
+        (api.DELETE_RECORDS, {"topics": topics}),
+        (api.DESCRIBE_LOG_DIRS, {"topics": None}),
+        (api.DESCRIBE_PRODUCERS, {"topics": topics}),
+        (api.ALTER_PARTITION_REASSIGNMENTS, {"topics": topics}),
+        (api.DESCRIBE_TOPIC_PARTITIONS, {"topics": [{"name": "fuzz"}], "response_partition_limit": 1}),
+        (api.DELETE_TOPICS, {"topics": [{"name": "fuzz"}], "topic_names": ["fuzz"]}),
+        (api.SASL_HANDSHAKE, {"mechanism": "SCRAM-SHA-256"}),
+        (api.SASL_AUTHENTICATE, {"auth_bytes": first}),
+    ]
+
+
+def written(rng: random.Random, each: api.Api, body: dict[str, Any], number: int) -> bytes:
+    version = rng.randint(each.min_version, each.max_version)
+    return b"".join(map(bytes, api.write_request(each, version, number, "fuzz", body)))
+
+
+def mutated(rng: random.Random) -> bytes:
+    """Requests with a few accidents, or requests of which nobody would think."""
+    if rng.random() < 0.3:
+        some = rng.choices(list(api.APIS.values()), k=10)
+        bodies = [(each, draw(rng, each.request.fields, each.max_version)) for each in some]
+    else:
+        bodies = conversation()
+    pieces = [written(rng, each, body, number) for number, (each, body) in enumerate(bodies)]
+    for _ in range(rng.randint(1, 4)):
+        at = rng.randrange(len(pieces))
+        piece = bytearray(pieces[at])
+        match rng.randrange(8):
+            case 0:
+                for _ in range(rng.randint(1, 4)):
+                    piece[rng.randrange(len(piece))] ^= 1 << rng.randrange(8)
+            case 1:
+                piece[rng.randrange(len(piece))] = rng.choice((0, 1, 0x7F, 0x80, 0xFE, 0xFF))
+            case 2:
+                del piece[rng.randrange(len(piece)) :]
+            case 3:
+                piece *= 2
+            case 4:
+                other = rng.randrange(len(pieces))
+                pieces[at], pieces[other] = pieces[other], pieces[at]
+                continue
+            case 5:
+                start = rng.randrange(len(piece) + 1)
+                piece[start:start] = rng.randbytes(rng.randint(1, 40))
+            case 6:  # accidents in a frame that is whole
+                for _ in range(rng.randint(1, 8)):
+                    piece[rng.randrange(min(4, len(piece) - 1), len(piece))] = rng.randrange(256)
+            case 7:  # a frame that is whole, and something else
+                payload = rng.randbytes(rng.randint(0, 60))
+                key, version = rng.choice(list(api.APIS)), rng.randrange(13)
+                payload = struct.pack(">hhih", key, version, 1, -1) + payload
+                piece = bytearray(struct.pack(">i", len(payload)) + payload)
+        pieces[at] = bytes(piece)
+    return b"".join(pieces)
+
+
+async def send_and_leave(address: tuple[str, int], octets: bytes, rng: random.Random) -> None:
+    """In one piece or in several; then close our half, and wait until the broker has closed its own."""
+    client = await KafkaClient.dial(address)
+    async with client.stream as stream:
+        try:
+            while octets:
+                size = rng.choice((len(octets), rng.randint(1, 2000)))
+                await stream.send_all(octets[:size])
+                octets = octets[size:]
+            await stream.send_eof()
+            with trio.fail_after(10):
+                while await stream.receive_some(65_536):
+                    pass
+        except trio.BrokenResourceError:
+            pass
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_anything_at_all(tmp_path, seed, caplog):
+    rng = random.Random(seed)
+    caplog.set_level(logging.WARNING)
+    # With less room than any of them would like, so that no accident makes a million partitions.
+    async with kafka_here(tmp_path, node_options={"partitions_max": 200}) as kafka:
+        bystander = await kafka.dial()
+        await bystander.create("bystander")
+        for number in range(CLIENTS):
+            await send_and_leave(kafka.address, mutated(rng), rng)
+            if number % 10 == 0:
+                result = await bystander.produce("bystander", [b"%d" % number])
+                assert result["error_code"] == ErrorCode.NONE
+        found = await bystander.fetch("bystander")
+        assert values_of(found["records"]) == [b"%d" % number for number in range(0, CLIENTS, 10)]
+        await until(lambda: len(kafka.node.peers) == 1)
+        assert not [record for record in caplog.records if record.exc_info or record.levelno >= logging.ERROR]
+    async with kafka_here(tmp_path) as kafka:
+        found = await (await kafka.dial()).fetch("bystander")
+        assert len(values_of(found["records"])) == CLIENTS // 10
+
+
+async def test_the_conversation_without_accidents_is_answered(kafka):
+    """Otherwise the accidents would happen to something that is not a request."""
+    client = await kafka.dial()
+    for each, body in conversation():
+        if each is api.PRODUCE and body["acks"] == 0:
+            await client.send(each, body)
+            client.forget_last()
+        else:
+            await client.call(each, body, 12 if each is api.FETCH else None)

@@ -7,6 +7,7 @@ import logging
 import struct
 
 import pytest
+import trio
 
 from broker.kafka import api
 from broker.kafka.errors import ErrorCode
@@ -181,6 +182,18 @@ async def test_plain_with_anything_wrong(strict, say):
             await say(client, token)
         assert strict.node.metrics.kafka_logins_failed == count
         await check_refused(strict, client)
+
+
+async def test_whoever_is_refused_is_told_a_moment_before_the_end(tmp_path):
+    """Some clients do not look at what comes together with it."""
+    async with kafka_here(tmp_path, anonymous_user="", refused_delay_s=0.2) as broker:
+        client = await broker.dial()
+        await handshake(client, "PLAIN")
+        answer = await client.call(api.SASL_AUTHENTICATE, {"auth_bytes": b"\0alice\0wrong"})
+        told_at = trio.current_time()
+        assert answer["error_code"] == ErrorCode.SASL_AUTHENTICATION_FAILED
+        await client.ends()
+        assert trio.current_time() - told_at > 0.15
 
 
 # ---- SCRAM ----

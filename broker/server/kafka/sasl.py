@@ -3,7 +3,8 @@
 Flow:   a handshake chooses the mechanism; tokens follow, in SaslAuthenticate requests or, after a handshake in
         version 0, as frames of their own. A password is checked in a thread; nothing else is handled meanwhile.
         With SCRAM there are two tokens, and the exchange lives between them in the connection.
-Spec:   KIP-43, KIP-84, KIP-152. A wrong login is answered after a moment with error 58, and the connection closed.
+Spec:   KIP-43, KIP-84, KIP-152. A wrong login is answered after a moment with error 58, and
+        the connection closed after another.
 """
 
 from __future__ import annotations
@@ -87,6 +88,7 @@ async def _authenticate(
     except (_Refused, ScramRefused) as refused:
         await _slow_down(connection, str(refused))
         refuse()
+        await _let_hear(connection)
         connection.close_soon()
         return
     if user is not None:
@@ -125,6 +127,12 @@ async def _slow_down(connection: KafkaConnection, why: str) -> None:
     logger.warning(
         "connection %s: a login with %s was refused: %s", connection.name, connection.mechanism, why
     )
+    await trio.sleep(connection.server.options.refused_delay_s)
+
+
+async def _let_hear(connection: KafkaConnection) -> None:
+    """Some clients do not look at what has come together with the end, and so would never know why."""
+    connection.node.end_pass()
     await trio.sleep(connection.server.options.refused_delay_s)
 
 

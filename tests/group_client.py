@@ -81,6 +81,8 @@ class Client:
         if self.token is None or self.token not in self.host.answers:
             return
         reply = self.host.answers[self.token]
+        if self.token in self.host.waiting_since:
+            assert reply.error not in _BEGINS_ANEW, "who waits is known"
         self.token = None
         assert isinstance(reply, JoinReply if self.phase == JOINING else SyncReply)
         if reply.error is not None:

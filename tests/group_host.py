@@ -27,6 +27,8 @@ class Host:
         self.now = 1_000_000
         self.answers: dict[int, JoinReply | SyncReply] = {}
         self.parked: set[int] = set()
+        self.waiting_since: dict[int, int] = {}
+        """When those came that were not answered at once."""
         self.events: list[Event] = []
         self._tokens = count(1)
         self._numbers = count(1)
@@ -66,8 +68,7 @@ class Host:
         )
         token = self._park()
         self.group.join(request, token, self.now)
-        self.drain()
-        return token
+        return self._asked(token)
 
     def sync(
         self,
@@ -89,8 +90,7 @@ class Host:
         )
         token = self._park()
         self.group.sync(request, token, self.now)
-        self.drain()
-        return token
+        return self._asked(token)
 
     def heartbeat(
         self, member_id: str, *, instance: str | None = None, generation: int | None = None
@@ -212,4 +212,10 @@ class Host:
     def _park(self) -> int:
         token = next(self._tokens)
         self.parked.add(token)
+        return token
+
+    def _asked(self, token: int) -> int:
+        self.drain()
+        if token in self.parked:
+            self.waiting_since[token] = self.now
         return token

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from typing import NamedTuple
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -12,7 +14,7 @@ from broker.model.group_calls import Assigned, GroupDescription, Rebalanced
 from broker.model.group_errors import GroupError
 from broker.model.group_limits import GroupLimits
 from broker.model.group_state import GroupState
-from group_client import DEAD, JOINED, JOINING, PARTITIONS, RUNNING, SYNCING, Client
+from group_client import DEAD, JOINED, JOINING, OUT, PARTITIONS, RUNNING, SYNCING, Client
 from group_host import Host
 
 SIZE_MAX = 5
@@ -27,6 +29,24 @@ REBALANCES_MS = (10_000, 60_000)
 PATIENCE_MS = GroupLimits().new_member_join_timeout_ms + CLIENTS_MAX * (max(SESSIONS_MS) + max(REBALANCES_MS))
 
 
+class Kind(NamedTuple):
+    """What a client is from beginning to end."""
+
+    instance: str | None
+    old: bool
+    session_ms: int
+    rebalance_ms: int
+
+
+kinds = st.builds(
+    Kind,
+    st.sampled_from([None, None, None, "one", "two", "three"]),
+    st.booleans(),
+    st.sampled_from(SESSIONS_MS),
+    st.sampled_from(REBALANCES_MS),
+)
+
+
 class Consumers(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
@@ -34,38 +54,43 @@ class Consumers(RuleBasedStateMachine):
         self.generation = 0
         self.kept: GroupDescription | None = None
 
-    @initialize(delay_ms=st.sampled_from([0, 3_000]))
-    def begin(self, delay_ms: int) -> None:
+    @initialize(delay_ms=st.sampled_from([0, 3_000]), first=st.lists(kinds, max_size=CLIENTS_MAX - 2))
+    def begin(self, delay_ms: int, first: list[Kind]) -> None:
         self.limits = GroupLimits(size_max=SIZE_MAX, initial_rebalance_delay_ms=delay_ms)
         self.host = Host(self.limits, topics_of=lambda metadata: frozenset({metadata.decode()}))
+        for made in first:
+            self._start(made)
 
     # What clients do.
 
     @precondition(lambda self: len(self.clients) < CLIENTS_MAX)
-    @rule(
-        instance=st.sampled_from([None, None, None, "one", "two"]),
-        old=st.booleans(),
-        session_ms=st.sampled_from(SESSIONS_MS),
-        rebalance_ms=st.sampled_from(REBALANCES_MS),
-    )
-    def start(self, instance: str | None, old: bool, session_ms: int, rebalance_ms: int) -> None:
-        client = Client(self.host, instance, old=old, session_ms=session_ms, rebalance_ms=rebalance_ms)
-        self.clients.append(client)
-        self._step(client)
+    @rule(made=kinds)
+    def start(self, made: Kind) -> None:
+        self._start(made)
 
+    @precondition(lambda self: self._some(alive=False))
     @rule(data=st.data())
-    def step(self, data: st.DataObject) -> None:
-        self._step(self._choose(data))
+    def come_back(self, data: st.DataObject) -> None:
+        self._choose(data, alive=False).start()
+
+    @precondition(lambda self: self._some())
+    @rule(data=st.data(), turns=st.lists(st.integers(0, CLIENTS_MAX - 1), min_size=1, max_size=12))
+    def steps(self, data: st.DataObject, turns: list[int]) -> None:
+        """In any order, some more often than others."""
+        alive = [client for client in self.clients if client.alive]
+        for turn in turns:
+            self._step(alive[turn % len(alive)])
 
     @rule()
     def everybody_steps(self) -> None:
         for client in self.clients:
             self._step(client)
 
+    @precondition(lambda self: self._some())
     @rule(data=st.data())
     def commit(self, data: st.DataObject) -> None:
         client = self._choose(data)
-        if client is None or client.phase != RUNNING:
+        if client.phase != RUNNING:
             return
         current = client.generation == self.host.group.generation and self._is_member(client)
         state = self.host.group.state
@@ -76,46 +101,31 @@ class Consumers(RuleBasedStateMachine):
         else:
             assert error is not None
 
-    @rule(data=st.data())
-    def leave(self, data: st.DataObject) -> None:
-        self._do(data, Client.leave)
+    @precondition(lambda self: sum(client.alive for client in self.clients) > 2)
+    @rule(data=st.data(), what=st.sampled_from([Client.leave, Client.die, Client.vanish]))
+    def lose(self, data: st.DataObject, what: Callable[[Client], None]) -> None:
+        what(self._choose(data))
+        self._listen()
 
-    @rule(data=st.data())
-    def die(self, data: st.DataObject) -> None:
-        self._do(data, Client.die)
+    @precondition(lambda self: self._some())
+    @rule(data=st.data(), what=st.sampled_from([Client.disconnect, Client.lose_patience]))
+    def connect_anew(self, data: st.DataObject, what: Callable[[Client], None]) -> None:
+        what(self._choose(data))
+        self._listen()
 
-    @rule(data=st.data())
-    def vanish(self, data: st.DataObject) -> None:
-        self._do(data, Client.vanish)
-
-    @rule(data=st.data())
-    def disconnect(self, data: st.DataObject) -> None:
-        self._do(data, Client.disconnect)
-
-    @rule(data=st.data())
-    def lose_patience(self, data: st.DataObject) -> None:
-        self._do(data, Client.lose_patience)
-
-    @rule(data=st.data())
-    def come_back(self, data: st.DataObject) -> None:
-        client = self._choose(data, alive=False)
-        if client is not None:
-            client.start()
-
+    @precondition(lambda self: self._some())
     @rule(data=st.data(), busy=st.booleans())
     def be_busy(self, data: st.DataObject, busy: bool) -> None:
-        client = self._choose(data)
-        if client is not None:
-            client.busy = busy
+        self._choose(data).busy = busy
 
+    @precondition(lambda self: self._some())
     @rule(data=st.data(), metadata=st.sampled_from([b"topics", b"more"]), both=st.booleans())
     def subscribe(self, data: st.DataObject, metadata: bytes, both: bool) -> None:
         """With its next join; a client that is in a group joins because of it."""
         client = self._choose(data)
-        if client is not None:
-            client.protocols = [*([("sticky", b"topics")] if both else []), ("range", metadata)]
-            if client.phase in (JOINED, RUNNING):
-                client.phase = "out"
+        client.protocols = [*([("sticky", b"topics")] if both else []), ("range", metadata)]
+        if client.phase in (JOINED, RUNNING):
+            client.phase = OUT
 
     # What happens to all.
 
@@ -182,14 +192,16 @@ class Consumers(RuleBasedStateMachine):
 
     @invariant()
     def whoever_waits_is_parked_and_will_be_answered(self) -> None:
-        waiting = {client.token for client in self.clients if client.phase in (JOINING, SYNCING)}
-        assert waiting <= self.host.parked
+        waiting = {JOINING: GroupState.PREPARING_REBALANCE, SYNCING: GroupState.COMPLETING_REBALANCE}
+        for client in self.clients:
+            if client.phase in waiting:
+                assert client.token in self.host.parked
+                assert self.host.group.state is waiting[client.phase]
         if self.host.parked:
-            assert self.host.group.state in (
-                GroupState.PREPARING_REBALANCE,
-                GroupState.COMPLETING_REBALANCE,
-            )
+            assert self.host.group.state in waiting.values()
             assert self.host.group.next_moment() > 0
+        for token in self.host.parked:
+            assert self.host.now - self.host.waiting_since[token] <= max(REBALANCES_MS)
 
     @invariant()
     def nobody_shares_a_partition(self) -> None:
@@ -223,20 +235,26 @@ class Consumers(RuleBasedStateMachine):
 
     # Small things.
 
-    def _choose(self, data: st.DataObject, *, alive: bool = True) -> Client | None:
-        found = [client for client in self.clients if client.alive == alive]
-        return data.draw(st.sampled_from(found)) if found else None
+    def _start(self, made: Kind) -> None:
+        self.clients.append(
+            Client(
+                self.host,
+                made.instance,
+                old=made.old,
+                session_ms=made.session_ms,
+                rebalance_ms=made.rebalance_ms,
+            )
+        )
 
-    def _do(self, data: st.DataObject, what: object) -> None:
-        client = self._choose(data)
-        if client is not None:
-            what(client)
-            self._listen()
+    def _some(self, *, alive: bool = True) -> bool:
+        return any(client.alive == alive for client in self.clients)
 
-    def _step(self, client: Client | None) -> None:
-        if client is not None:
-            client.step()
-            self._listen()
+    def _choose(self, data: st.DataObject, *, alive: bool = True) -> Client:
+        return data.draw(st.sampled_from([client for client in self.clients if client.alive == alive]))
+
+    def _step(self, client: Client) -> None:
+        client.step()
+        self._listen()
 
     def _interval(self) -> None:
         self.host.pass_time(INTERVAL_MS)

@@ -64,7 +64,7 @@ async def _ask(cluster: Cluster, api: Api, body: Struct, results: str, name: str
     """Of one topic; again, if the one that was asked is not the one to ask, or not yet."""
     backoff = Backoff()
     code: int = ErrorCode.REQUEST_TIMED_OUT
-    said: str | None = "in time"
+    said: str | None = None
     with anyio.move_on_after(cluster.url.request_s):
         while True:
             answer = await cluster.ask_controller(api, {"timeout_ms": cluster.url.request_timeout, **body})

@@ -185,7 +185,9 @@ class Cluster:
                 if not self._brokers:
                     break  # first contact: whoever begins wants to know at once
                 await backoff.pause()
-        raise ConnectionFailed(f"no broker of {self.url.hosts} could be reached: {problem or 'in time'}")
+        if problem is None:
+            raise ConnectionFailed(f"no broker of {self.url.hosts} answered {api.name} within {seconds:g} s")
+        raise ConnectionFailed(f"no broker of {self.url.hosts} could be reached: {problem}")
 
     async def ask_at(self, address: Address, api: Api, body: Struct, lane: int = COMMON) -> Struct:
         """Ask this broker, once. Raises what `Pool.get` and `Connection.request` do."""

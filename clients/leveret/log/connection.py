@@ -12,6 +12,7 @@ Spec:   KIP-35: of each API the newest version that both sides know.
 from __future__ import annotations
 
 import math
+import os
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -246,4 +247,7 @@ def spoken(error: BaseException) -> str:
     """What a broken stream means."""
     if isinstance(error, anyio.EndOfStream):
         return "the broker closed the connection"
-    return str(error.__cause__ or error) or type(error).__name__
+    reason = error.__cause__ or error
+    if isinstance(reason, OSError) and reason.errno is not None and reason.errno > 0:
+        return os.strerror(reason.errno)
+    return str(reason) or type(reason).__name__

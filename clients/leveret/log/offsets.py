@@ -82,7 +82,8 @@ async def _offsets(
             if len(found) >= len(places):
                 return found
             await backoff.pause()
-    raise ConnectionFailed(f"the offsets of {len(places)} partitions were not found: {problem or 'in time'}")
+    text = f"the offsets of {len(places)} partitions were not found within {cluster.url.request_s:g} s"
+    raise ConnectionFailed(f"{text}: {problem}" if problem else text)
 
 
 async def _by_leader(

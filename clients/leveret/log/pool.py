@@ -146,7 +146,7 @@ class Pool:
         self._background = background
         self._lines: dict[tuple[Address, int], _Line] = {}
         self._last_lane = COMMON
-        self._over: Reason | None = None
+        self._over = False
 
     def lane(self) -> int:
         """A new one, which whoever asked for it closes."""
@@ -154,9 +154,9 @@ class Pool:
         return self._last_lane
 
     async def get(self, address: Address, lane: int = COMMON) -> Connection:
-        """One that is open. Raises ConnectionFailed, AuthenticationFailed, ConnectionClosed after `close`."""
-        if self._over is not None:
-            raise self._over()
+        """One that is open. Raises ConnectionFailed, AuthenticationFailed."""
+        if self._over:
+            raise RuntimeError("the log is not open any more")
         line = self._lines.get((address, lane))
         if line is None:
             line = _Line(address, self._url, self._dial, self._background)
@@ -171,9 +171,8 @@ class Pool:
         self._close(lambda _, of: of == lane, "it is not used any more")
 
     def close(self) -> None:
-        text = "the log was closed by this side"
-        self._over = partial(ConnectionClosed, None, text)
-        self._close(lambda _, __: True, text)
+        self._over = True
+        self._close(lambda _, __: True, "the log was closed by this side")
 
     def _close(self, which: Callable[[Address, int], bool], text: str) -> None:
         reason = partial(ConnectionClosed, None, text)

@@ -1,0 +1,246 @@
+"""How the log's connections are made, lost and made again, and what ends them."""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+import anyio
+import pytest
+
+import leveret.log
+from backends import on_both_backends, on_mock_clock
+from broker.kafka import api
+from broker.kafka.errors import ErrorCode
+from fake_kafka import CUT, fake_kafka
+from leveret.log import AuthenticationFailed, BrokerError, ConnectionFailed
+
+
+async def fails(log, kind, match):
+    """Opening it does, with this error; it gives how long that took."""
+    started = anyio.current_time()
+    with pytest.raises(kind, match=match):
+        await log.__aenter__()
+    return anyio.current_time() - started
+
+
+# ---- reaching a broker ----
+
+
+@on_both_backends
+async def test_nobody_listens():
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        log = leveret.log.connect(f"kafka://127.0.0.1:{port}")
+        took = await fails(log, ConnectionFailed, f"no broker of 127.0.0.1:{port} could be .*refused")
+    assert took < 5
+
+
+@on_mock_clock
+async def test_a_host_that_never_answers():
+    async def dial(_):
+        await anyio.sleep_forever()
+
+    log = leveret.log.connect("kafka://far?connection_timeout=1500", dial=dial)
+    assert await fails(log, ConnectionFailed, r"far:9092: no connection within 1\.5 s") == pytest.approx(1.5)
+
+
+@on_mock_clock
+async def test_a_broker_that_accepts_and_says_nothing():
+    async with fake_kafka() as fake:
+        fake.answers[api.API_VERSIONS] = lambda _: None
+        took = await fails(
+            fake.connect("kafka://fake?connection_timeout=2000"), ConnectionFailed, "handshake"
+        )
+        assert took == pytest.approx(2)
+
+
+@on_both_backends
+async def test_several_ways_in():
+    async with fake_kafka() as fake:
+
+        async def dial(address):
+            if address.host != "good":
+                raise OSError(f"no route to {address.host}")
+            return await fake.dial(address)
+
+        async with leveret.log.connect("kafka://bad,worse:1,good:2", dial=dial) as log:
+            assert await log.topics() == []
+
+
+@on_both_backends
+async def test_something_else_listens():
+    async with fake_kafka() as fake:
+        fake.answers[api.API_VERSIONS] = lambda _: b"HTTP/1.1 400 Bad Request\r\n\r\n"
+        await fails(fake.connect(), ConnectionFailed, "the broker broke a rule: a frame of 1213486160 bytes")
+
+
+@on_both_backends
+async def test_what_is_not_an_answer():
+    async with fake_kafka() as fake:
+        for octets, text in [
+            (struct.pack(">ii", 4, 77), "answer 77 came where 1 is next|ends early"),
+            (struct.pack(">iihi", 10, 1, 0, 1 << 30), "too many"),
+        ]:
+            fake.answers[api.API_VERSIONS] = lambda _, octets=octets: octets
+            await fails(fake.connect(), ConnectionFailed, text)
+
+
+# ---- versions ----
+
+
+@on_both_backends
+async def test_an_old_broker_is_asked_again_in_its_own_version():
+    async with fake_kafka() as fake:
+        versions = []
+
+        def api_versions(request):
+            versions.append(request.version)
+            if request.version > 2:
+                body = {"error_code": ErrorCode.UNSUPPORTED_VERSION, **fake.api_versions(request)}
+                body["api_keys"] = [{"api_key": 18, "min_version": 0, "max_version": 2}]
+                parts = api.write_response(api.API_VERSIONS, 0, request.correlation_id, body)
+                return b"".join(parts)
+            return fake.api_versions(request)
+
+        fake.answers[api.API_VERSIONS] = api_versions
+        async with fake.connect() as log:
+            assert await log.topics() == []
+        assert versions[:2] == [4, 2]
+
+
+@on_both_backends
+async def test_the_newest_version_of_both_is_spoken():
+    async with fake_kafka() as fake:
+
+        def api_versions(request):
+            body = fake.api_versions(request)
+            for one in body["api_keys"]:
+                if one["api_key"] == api.METADATA.key:
+                    one["max_version"] = 5
+            return body
+
+        fake.answers[api.API_VERSIONS] = api_versions
+        async with fake.connect() as log, log.producer() as producer:
+            await producer.send("t", b"x")
+        versions = {request.api: request.version for request in fake.requests}
+        assert versions[api.METADATA] == 5
+        assert versions[api.PRODUCE] == api.PRODUCE.max_version
+
+
+@on_both_backends
+async def test_what_a_broker_does_not_know():
+    async with fake_kafka() as fake:
+        async with fake.connect() as log:
+            with pytest.raises(BrokerError, match="fake:9092 speaks no version of CreateTopics") as caught:
+                await log.create_topic("t")
+        assert caught.value.code == ErrorCode.UNSUPPORTED_VERSION
+
+
+# ---- logging in ----
+
+
+@on_both_backends
+async def test_the_right_password(log_url, topic):
+    async with (
+        leveret.log.connect(log_url.replace("//", "//guest:guest@")) as log,
+        log.producer() as producer,
+    ):
+        assert (await producer.send(topic, b"x")).offset == 0
+
+
+@on_both_backends
+async def test_a_wrong_password(log_url):
+    log = leveret.log.connect(log_url.replace("//", "//guest:wr%6Fng@"))
+    with pytest.raises(AuthenticationFailed, match="'guest' was refused: authentication failed") as caught:
+        await log.__aenter__()
+    assert "wrong" not in str(caught.value)
+    assert "wrong" not in repr(log.url)
+
+
+@on_both_backends
+async def test_mechanisms_that_we_do_not_know():
+    async with fake_kafka() as fake:
+        fake.answers[api.SASL_HANDSHAKE] = lambda _: {
+            "error_code": ErrorCode.UNSUPPORTED_SASL_MECHANISM,
+            "mechanisms": ["GSSAPI"],
+        }
+        await fails(fake.connect("kafka://me:x@fake"), AuthenticationFailed, r"\(GSSAPI\) we know only PLAIN")
+
+
+@on_both_backends
+async def test_a_broker_that_hangs_up_on_a_login():
+    async with fake_kafka() as fake:
+        fake.answers[api.SASL_HANDSHAKE] = lambda _: {"mechanisms": ["PLAIN"]}
+        fake.answers[api.SASL_AUTHENTICATE] = lambda _: CUT
+        await fails(fake.connect("kafka://me:x@fake"), AuthenticationFailed, "closed.*while 'me' logged in")
+
+
+@on_mock_clock
+async def test_a_password_that_is_refused_later_ends_a_producer():
+    async with fake_kafka() as fake:
+        fake.answers[api.SASL_HANDSHAKE] = lambda _: {"mechanisms": ["PLAIN"]}
+        fake.answers[api.SASL_AUTHENTICATE] = lambda _: {}
+        async with fake.connect("kafka://me:x@fake") as log:
+            producer = log.producer()
+            await producer.__aenter__()
+            await producer.send("t", b"x")
+            fake.answers[api.SASL_AUTHENTICATE] = lambda _: {"error_code": 58, "error_message": "gone"}
+            await fake.cut()
+            with pytest.raises(leveret.log.ProducerFailed, match="'me' was refused: gone"):
+                await producer.send("t", b"y")
+            await producer.__aexit__(None, None, None)
+
+
+# ---- time ----
+
+
+@on_mock_clock
+async def test_an_answer_that_does_not_come_ends_the_connection():
+    async with fake_kafka() as fake, fake.connect("kafka://fake?request_timeout=5000") as log:
+        fake.answers[api.METADATA] = lambda _: None
+        started = anyio.current_time()
+        with pytest.raises(ConnectionFailed, match="no broker of fake:9092 answered Metadata within 5 s"):
+            await log.topics()
+        assert 5 <= anyio.current_time() - started <= 5.1
+
+
+@on_mock_clock
+async def test_a_broker_that_comes_back_is_found_again():
+    async with fake_kafka() as fake, fake.connect() as log:
+        await fake.cut()
+        fake.answers[api.API_VERSIONS] = lambda _: CUT
+
+        async def recover():
+            await anyio.sleep(10)
+            fake.answers[api.API_VERSIONS] = fake.api_versions
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(recover)
+            assert await log.topics() == []
+        assert 10 <= anyio.current_time() < 13
+        # It was tried again and again, with longer and longer pauses, and two ways in are one.
+        assert 5 < len(fake.dialled) < 25
+
+
+@on_mock_clock
+async def test_a_broker_that_hangs_up_at_each_request_is_not_asked_in_a_hurry():
+    async with fake_kafka() as fake, fake.connect("kafka://fake?request_timeout=10000") as log:
+        fake.answers[api.METADATA] = lambda _: CUT
+        with pytest.raises(ConnectionFailed, match="closed the connection"):
+            await log.topics()
+        assert len(fake.dialled) < 30
+
+
+@on_both_backends
+async def test_use_outside_of_the_block(log_url):
+    log = leveret.log.connect(log_url)
+    with pytest.raises(RuntimeError, match="not open"):
+        await log.topics()
+    async with log:
+        pass
+    with pytest.raises(RuntimeError, match="once"):
+        await log.__aenter__()
+    with pytest.raises(RuntimeError, match="not open any more"):
+        await log.topics()

@@ -104,6 +104,8 @@ def mutated(rng: random.Random) -> bytes:
     for _ in range(rng.randint(1, 4)):
         at = rng.randrange(len(pieces))
         piece = bytearray(pieces[at])
+        if len(piece) < 5:  # of an accident
+            continue
         match rng.randrange(8):
             case 0:
                 for _ in range(rng.randint(1, 4)):
@@ -123,7 +125,7 @@ def mutated(rng: random.Random) -> bytes:
                 piece[start:start] = rng.randbytes(rng.randint(1, 40))
             case 6:  # accidents in a frame that is whole
                 for _ in range(rng.randint(1, 8)):
-                    piece[rng.randrange(min(4, len(piece) - 1), len(piece))] = rng.randrange(256)
+                    piece[rng.randrange(4, len(piece))] = rng.randrange(256)
             case 7:  # a frame that is whole, and something else
                 payload = rng.randbytes(rng.randint(0, 60))
                 key, version = rng.choice(list(api.APIS)), rng.randrange(13)

@@ -184,6 +184,74 @@ const scenarios = {
     await admin.disconnect();
     return { ends, since };
   },
+
+  async adminOfTopics(kafka, topic) {
+    const admin = kafka.admin();
+    await admin.connect();
+    const configEntries = [{ name: 'retention.ms', value: '100000' }];
+    const created = await admin.createTopics({ topics: [{ topic, numPartitions: 2, configEntries }] });
+    const again = await admin.createTopics({ topics: [{ topic }] });
+    await admin.createPartitions({ topicPartitions: [{ topic, count: 4 }] });
+    const { topics: [{ partitions }] } = await admin.fetchTopicMetadata({ topics: [topic] });
+    const resource = { type: 2, name: topic };
+    await admin.alterConfigs({
+      resources: [{ ...resource, configEntries: [{ name: 'max.message.bytes', value: '1000' }] }],
+    });
+    const described = await admin.describeConfigs({ resources: [resource] });
+    const changed = described.resources[0].configEntries.filter((one) => !one.isDefault);
+    const { brokers, controller } = await admin.describeCluster();
+    const listed = (await admin.listTopics()).includes(topic);
+    await admin.deleteTopics({ topics: [topic] });
+    const left = (await admin.listTopics()).includes(topic);
+    await admin.disconnect();
+    return {
+      created,
+      again,
+      partitions: partitions.map(({ partitionId }) => partitionId).sort(),
+      changed: changed.map(({ configName, configValue }) => [configName, configValue]),
+      controller: brokers.map(({ nodeId }) => nodeId).includes(controller),
+      listed,
+      left,
+    };
+  },
+
+  async adminOfGroups(kafka, topic) {
+    const producer = kafka.producer();
+    await producer.connect();
+    await producer.send({ topic, messages: messages(numbers(10), 0) });
+    await producer.disconnect();
+    const admin = kafka.admin();
+    await admin.connect();
+    const consumer = consumerOf(kafka, topic);
+    await take(consumer, topic, 10, { autoCommit: false });
+    await consumer.commitOffsets([{ topic, partition: 0, offset: '5', metadata: 'five' }]);
+    const listed = (await admin.listGroups()).groups.some(({ groupId }) => groupId === topic);
+    const { groups: [stable] } = await admin.describeGroups([topic]);
+    await consumer.disconnect();
+    const { groups: [empty] } = await admin.describeGroups([topic]);
+    const [{ partitions }] = await admin.fetchOffsets({ groupId: topic, topics: [topic] });
+    const offsets = partitions.map(({ partition, offset }) => [partition, offset]).sort();
+    await admin.deleteGroups([topic]);
+    const left = (await admin.listGroups()).groups.some(({ groupId }) => groupId === topic);
+    await admin.deleteTopicRecords({ topic, partitions: [{ partition: 0, offset: '4' }] });
+    const low = (await admin.fetchTopicOffsets(topic)).find(({ partition }) => partition === 0).low;
+    await admin.disconnect();
+    return { listed, states: [stable.state, empty.state], offsets, left, low };
+  },
+
+  async login(kafka, topic, mechanism, password) {
+    const sasl = { mechanism, username: 'guest', password };
+    const known = new Kafka({ brokers: [bootstrap], logLevel: logLevel.NOTHING, sasl, retry: { retries: 0 } });
+    const producer = known.producer();
+    try {
+      await producer.connect();
+      const [{ errorCode }] = await producer.send({ topic, messages: messages(['one']) });
+      await producer.disconnect();
+      return { errorCode };
+    } catch (error) {
+      return { error: error.name };
+    }
+  },
 };
 
 const [bootstrap, topic, name, ...more] = process.argv.slice(2);

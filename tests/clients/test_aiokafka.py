@@ -7,7 +7,9 @@ from contextlib import AsyncExitStack
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import MessageSizeTooLargeError
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic, RecordsToDelete
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from aiokafka.structs import OffsetAndMetadata
 
 SCENARIO_S = 30.0
@@ -42,6 +44,12 @@ class Clients:
             "fetch_max_wait_ms": 100,
         }
         return await self._start(AIOKafkaConsumer(*topics, **{**common, **settings}))
+
+    async def admin(self):
+        client = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
+        self._running.push_async_callback(client.close)
+        await client.start()
+        return client
 
     async def _start(self, client):
         self._running.push_async_callback(client.stop)  # a second time is harmless
@@ -257,6 +265,55 @@ def test_a_static_member(run, topic):
         again = await clients.consumer(topic, group_instance_id="static")
         await produce(producer, topic, [b"two"], partition=0)
         assert [one.value for one in await take(again, 1)] == [b"two"]
+
+    run(scenario)
+
+
+def test_the_admin_client(run, topic):
+    async def scenario(clients):
+        admin = await clients.admin()
+        await admin.create_topics([NewTopic(topic, 2, 1, topic_configs={"retention.ms": "100000"})])
+        await admin.create_partitions({topic: NewPartitions(4)})
+        [described] = await admin.describe_topics([topic])
+        assert len(described["partitions"]) == 4
+        resource = ConfigResource(ConfigResourceType.TOPIC, topic)
+        [answer] = await admin.describe_configs([resource])
+        found = {entry[0]: entry[1] for entry in answer.resources[0][4]}
+        assert found["retention.ms"] == "100000"
+        changed = ConfigResource(ConfigResourceType.TOPIC, topic, {"max.message.bytes": "1000"})
+        await admin.alter_configs([changed])
+        await produce(await clients.producer(), topic, numbers(10), partition=0)
+        consumer = await clients.consumer(topic)
+        await take(consumer, 10)
+        await consumer.commit()
+        assert (topic, "consumer") in await admin.list_consumer_groups()
+        await consumer.stop()
+        offsets = await admin.list_consumer_group_offsets(topic)
+        assert offsets[TopicPartition(topic, 0)].offset == 10
+        await admin.delete_records({TopicPartition(topic, 0): RecordsToDelete(4)})
+        assert await (await clients.consumer()).beginning_offsets([TopicPartition(topic, 0)]) == {
+            TopicPartition(topic, 0): 4
+        }
+        await admin.delete_topics([topic])
+        assert topic not in await admin.list_topics()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
+def test_logging_in(run, topic, mechanism):
+    login = {
+        "security_protocol": "SASL_PLAINTEXT",
+        "sasl_mechanism": mechanism,
+        "sasl_plain_username": "guest",
+        "sasl_plain_password": "guest",
+    }
+
+    async def scenario(clients):
+        await produce(await clients.producer(**login), topic, [b"one"])
+        assert [one.value for one in await take(await clients.consumer(topic, **login), 1)] == [b"one"]
+        with pytest.raises(KafkaError):
+            await clients.producer(**{**login, "sasl_plain_password": "wrong"})
 
     run(scenario)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from contextlib import ExitStack, closing
@@ -10,12 +11,17 @@ import pytest
 
 from kafka_python import (
     ConsumerRebalanceListener,
+    KafkaAdminClient,
     KafkaConsumer,
     KafkaProducer,
     OffsetAndMetadata,
+    OffsetSpec,
     TopicPartition,
     errors,
 )
+from kafka_python import admin as admins
+from process import ROOT
+from program import Program
 
 WAIT_S = 20.0
 
@@ -244,3 +250,144 @@ def test_a_static_member(consumer, producer, topic):
     again = consumer(topic, group_instance_id="static")
     produce(producer(), topic, [b"two"], partition=0)
     assert take(again, 1)[0].value == b"two"
+
+
+# ---- the admin client ----
+
+
+@pytest.fixture
+def admin(log_broker):
+    with closing(KafkaAdminClient(bootstrap_servers=log_broker.bootstrap)) as client:
+        yield client
+
+
+def test_topics_come_and_go(admin, topic):
+    admin.create_topics({topic: {"num_partitions": 2, "configs": {"retention.ms": "100000"}}})
+    [described] = admin.describe_topics([topic])
+    assert [one["partition_index"] for one in described["partitions"]] == [0, 1]
+    with pytest.raises(errors.TopicAlreadyExistsError):
+        admin.create_topics([topic])
+    admin.create_partitions({topic: 4})
+    [described] = admin.describe_topics([topic])
+    assert len(described["partitions"]) == 4
+    assert topic in admin.list_topics()
+    admin.delete_topics([topic])
+    assert topic not in admin.list_topics()
+    with pytest.raises(errors.UnknownTopicOrPartitionError):
+        admin.delete_topics([topic])
+
+
+def test_configurations(admin, topic):
+    admin.create_topics({topic: {"num_partitions": 1, "configs": {"retention.ms": "100000"}}})
+
+    def modified():
+        resource = admins.ConfigResource(admins.ConfigResourceType.TOPIC, topic)
+        [found] = admin.describe_configs([resource]).values()
+        return {name: one["value"] for name, one in found[topic].items()}
+
+    assert modified() == {"retention.ms": "100000"}
+    changes = {"cleanup.policy": ("APPEND", "compact"), "max.message.bytes": "1000"}
+    admin.alter_configs([admins.ConfigResource(admins.ConfigResourceType.TOPIC, topic, changes)])
+    assert modified() == {
+        "retention.ms": "100000",
+        "cleanup.policy": "delete,compact",
+        "max.message.bytes": "1000",
+    }
+    admin.reset_configs([admins.ConfigResource(admins.ConfigResourceType.TOPIC, topic, ["retention.ms"])])
+    assert "retention.ms" not in modified()
+    wrong = admins.ConfigResource(admins.ConfigResourceType.TOPIC, topic, {"retention.ms": "soon"})
+    assert "InvalidConfigurationError: retention.ms" in admin.alter_configs([wrong])["topic"][topic]
+
+
+def test_groups(admin, producer, consumer, topic):
+    produce(producer(), topic, numbers(10), partition=0)
+    member = consumer(topic, client_id="me")
+    take(member, 10)
+    partition = TopicPartition(topic, 0)
+    member.commit({partition: OffsetAndMetadata(5, "five", -1)})
+    assert topic in {one["group_id"] for one in admin.list_groups()}
+    described = admin.describe_groups([topic])[topic]
+    assert described["group_state"] == "Stable"
+    assert [one["client_id"] for one in described["members"]] == ["me"]
+    member.close()
+    assert admin.describe_groups([topic])[topic]["group_state"] == "Empty"
+    assert admin.list_group_offsets({topic: None})[topic][partition].offset == 5
+    assert admin.alter_group_offsets(topic, {partition: OffsetAndMetadata(7, "", -1)}) == {
+        partition: errors.NoError
+    }
+    assert admin.list_group_offsets({topic: None})[topic][partition].offset == 7
+    admin.reset_group_offsets(topic, {partition: OffsetSpec.LATEST})
+    assert admin.list_group_offsets({topic: None})[topic][partition].offset == 10
+    assert admin.delete_group_offsets(topic, [partition]) == {partition: errors.NoError}
+    assert partition not in admin.list_group_offsets({topic: None})[topic]
+    assert admin.delete_groups([topic]) == {topic: "OK"}
+    assert topic not in {one["group_id"] for one in admin.list_groups()}
+
+
+def test_a_member_is_removed(admin, producer, consumer, topic):
+    produce(producer(), topic, [b""], partition=0)
+    member = consumer(topic, group_instance_id="static")
+    take(member, 1)
+    member.close()
+    [left] = admin.describe_groups([topic])[topic]["members"]
+    assert left["group_instance_id"] == "static"
+    admin.remove_group_members(topic, [admins.MemberToRemove(group_instance_id="static")])
+    assert admin.describe_groups([topic])[topic]["members"] == []
+
+
+def test_records_and_offsets(admin, producer, topic):
+    produce(producer(), topic, numbers(10), partition=0)
+    partition = TopicPartition(topic, 0)
+    assert admin.delete_records({partition: 4})[partition]["low_watermark"] == 4
+    for spec, offset in ((OffsetSpec.EARLIEST, 4), (OffsetSpec.LATEST, 10)):
+        assert admin.list_partition_offsets({partition: spec})[partition].offset == offset
+
+
+def test_the_cluster(admin, log_broker, topic):
+    found = admin.describe_cluster()
+    [node] = found["brokers"]
+    assert f"{node['host']}:{node['port']}" == log_broker.bootstrap
+    assert found["controller_id"] == node["broker_id"]
+    admin.create_topics([topic])
+    [described] = admin.describe_log_dirs([topic])
+    assert topic in str(described)
+    assert topic in admin.list_config_resources(["TOPIC"])["topic"]
+
+
+def login(mechanism, password):
+    return {
+        "security_protocol": "SASL_PLAINTEXT",
+        "sasl_mechanism": mechanism,
+        "sasl_plain_username": "guest",
+        "sasl_plain_password": password,
+    }
+
+
+MECHANISMS = pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
+
+
+@MECHANISMS
+def test_logging_in(producer, reader, topic, mechanism):
+    produce(producer(**login(mechanism, "guest")), topic, [b"one"], partition=0)
+    assert take(reader, 1)[0].value == b"one"
+
+
+REFUSED = """
+import json, logging, sys
+from kafka_python import KafkaProducer, errors
+logging.basicConfig()
+try:
+    KafkaProducer(bootstrap_servers=sys.argv[1], bootstrap_timeout_ms=500, **json.loads(sys.argv[2]))
+except errors.KafkaTimeoutError:
+    sys.exit(3)
+"""
+
+
+@MECHANISMS
+def test_a_wrong_password(log_broker, mechanism):
+    """The client tries it again and again, says why in its log only, and leaves sockets behind."""
+    environment = {"PYTHONPATH": str(ROOT / "tests")}
+    arguments = (log_broker.bootstrap, json.dumps(login(mechanism, "wrong")))
+    with Program("-c", REFUSED, *arguments, environment=environment) as program:
+        program.line("SaslAuthenticationFailedError: authentication failed: no such user")
+        assert program.wait() == 3

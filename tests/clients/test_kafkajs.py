@@ -77,3 +77,31 @@ def test_offsets(seen):
     ]
     since = [{"partition": number, "offset": offset} for number, offset in enumerate(["4", "0", "0"])]
     assert found == {"ends": ends, "since": since}
+
+
+def test_topics_come_and_go(seen):
+    assert seen("adminOfTopics") == {
+        "created": True,
+        "again": False,
+        "partitions": [0, 1, 2, 3],
+        "changed": [["max.message.bytes", "1000"]],  # what is altered is everything that is set
+        "controller": True,
+        "listed": True,
+        "left": False,
+    }
+
+
+def test_groups_and_records(seen):
+    assert seen("adminOfGroups") == {
+        "listed": True,
+        "states": ["Stable", "Empty"],
+        "offsets": [[0, "5"], [1, "-1"], [2, "-1"]],
+        "left": False,
+        "low": "4",
+    }
+
+
+@pytest.mark.parametrize("mechanism", ["plain", "scram-sha-256", "scram-sha-512"])
+def test_logging_in(seen, mechanism):
+    assert seen("login", mechanism, "guest") == {"errorCode": 0}
+    assert seen("login", mechanism, "wrong") == {"error": "KafkaJSSASLAuthenticationError"}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from enum import IntEnum
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from broker.model.committed import METADATA_SIZE_MAX
@@ -51,8 +52,16 @@ _MINUTE_MS: Final = 60_000
 
 
 def topic_entries(configs: Mapping[str, str]) -> list[dict[str, Any]]:
-    """All that a topic has, of which it was told these."""
-    return [_topic_entry(name, configs.get(name)) for name in CONFIGS]
+    """All that a topic has, of which it was told these. Not to be changed: topics share what is the same."""
+    return [
+        _topic_entry(name, configs[name]) if name in configs else _default_entry(name) for name in CONFIGS
+    ]
+
+
+@cache
+def _default_entry(name: str) -> dict[str, Any]:
+    """Once, as a request may make thousands of topics."""
+    return _topic_entry(name, None)
 
 
 def _topic_entry(name: str, given: str | None) -> dict[str, Any]:

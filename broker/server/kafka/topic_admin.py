@@ -2,6 +2,7 @@
 
 Flow:   each topic of a request is judged for itself; the answer waits for the commit that makes safe what was
         done, and what somebody else did a moment before: that a topic exists is only told when it stays.
+Limits: one request makes at most `_PARTITIONS_MAX` partitions, as in Kafka; otherwise it makes none.
 Spec:   KIP-464 (-1 is the broker's default), KIP-525 (the answer has the configurations), KIP-516 (ids). A
         name that stands twice in a request is refused once, and nothing is done for it.
 """
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from broker.server.kafka.handlers import Handler
 
 _DEFAULT: Final = -1
+_PARTITIONS_MAX: Final = 10_000
 _NO_ID: Final = bytes(16)
 _TWICE: Final = "the topic stands more than once in this request"
 
@@ -64,16 +66,27 @@ def create_topics(connection: KafkaConnection, request: Request, reply: Reply) -
     body = request.body
     counts = Counter(one["name"] for one in body["topics"])
     wanted = {one["name"]: one for one in body["topics"]}
+    partitions = sum(max(one["num_partitions"], len(one["assignments"]), 1) for one in wanted.values())
     results = []
     for name, one in wanted.items():
         try:
             if counts[name] > 1:
                 raise Refused(ErrorCode.INVALID_REQUEST, _TWICE)
+            _check_extent(partitions)
             result = _created(connection, one, body["validate_only"])
         except (Refused, ModelError) as error:
             result = {**refusal(error), "configs": None}
         results.append({"name": name, **result})
     reply.answer_after(connection.node.flusher.unsafe_definitions, {"topics": results})
+
+
+def _check_extent(partitions: int) -> None:
+    """Raises Refused for more in one request than there is time for."""
+    if partitions > _PARTITIONS_MAX:
+        raise Refused(
+            ErrorCode.POLICY_VIOLATION,
+            f"{partitions} partitions in one request, where {_PARTITIONS_MAX} are the limit",
+        )
 
 
 def _created(connection: KafkaConnection, one: dict[str, Any], only_checked: bool) -> dict[str, Any]:
@@ -180,11 +193,14 @@ def _to_delete(connection: KafkaConnection, one: dict[str, Any]) -> Topic:
 def create_partitions(connection: KafkaConnection, request: Request, reply: Reply) -> None:
     body = request.body
     counts = Counter(one["name"] for one in body["topics"])
+    wanted = {one["name"]: one for one in body["topics"]}
+    partitions = sum(max(one["count"], 1) for one in wanted.values())
     results = []
-    for name, one in {one["name"]: one for one in body["topics"]}.items():
+    for name, one in wanted.items():
         try:
             if counts[name] > 1:
                 raise Refused(ErrorCode.INVALID_REQUEST, _TWICE)
+            _check_extent(partitions)
             _extend(connection, one, body["validate_only"])
             result = failure(ErrorCode.NONE)
         except (Refused, ModelError) as error:

@@ -46,6 +46,11 @@ class Index:
         entry = bisect_right(self._offsets, offset) - 1
         return self._positions[entry] if entry >= 0 else 0
 
+    def latest_before(self, offset: int) -> int:
+        """The largest timestamp before the position of `offset`; 0 if there is none."""
+        entry = bisect_right(self._offsets, offset) - 1
+        return self._timestamps[entry] if entry >= 0 else 0
+
     def position_of_time(self, timestamp: int) -> int:
         """Of a batch before which every timestamp is smaller; 0 is the start of the segment."""
         entry = bisect_left(self._timestamps, timestamp) - 1

@@ -343,18 +343,20 @@ class Log:
             ]
         )
 
+    def before(self, offset: int) -> list[Segment]:
+        """Sealed segments that lie before `offset` whole."""
+        return [
+            segment
+            for segment in self._segments[:-1]
+            if segment.sealed and not segment.rewriting and segment.next_offset <= offset
+        ]
+
     def drop_before(self, offset: int) -> list[str]:
         """Forget sealed segments that lie before `offset` whole; returns the files to remove.
 
         As with `drop_settled`: that `offset` is where the log begins now must be safe before.
         """
-        return self._drop(
-            [
-                segment
-                for segment in self._segments[:-1]
-                if segment.sealed and not segment.rewriting and segment.next_offset <= offset
-            ]
-        )
+        return self._drop(self.before(offset))
 
     def drop_all(self) -> list[str]:
         """Forget even the last segment if nothing in the log is live; returns the files to remove.
@@ -456,7 +458,7 @@ class Log:
             octets = self._reader.read(path, sound.start, min(want, len(sound)))
             at = 0
             while (whole := batches.whole_size(octets, at)) and at + whole <= len(octets):
-                reason = batches.problem(octets, at)
+                reason = batches.problem(octets, at) or self._misplaced(segment, octets, at)
                 if reason and found:
                     return found
                 if reason:
@@ -477,6 +479,14 @@ class Log:
             self._cursor = (segment, found[-1].next_offset, position)
         return found
 
+    @staticmethod
+    def _misplaced(segment: Segment, octets: bytes, at: int) -> str:
+        """What the crc of a producer's batch does not say: that it belongs there."""
+        span = batches.span(octets, at)
+        if segment.base_offset <= span.base_offset and span.next_offset <= segment.next_offset:
+            return ""
+        return f"base offset {span.base_offset} in a segment up to {segment.next_offset}"
+
     def read_octets(self, offset: int, size_max: int) -> bytes:
         """The file's octets from the batch on that holds `offset`, or the next behind it, unchecked.
 
@@ -484,7 +494,7 @@ class Log:
         one segment only. Empty where no file has anything (yet). Raises CorruptLog where no batch begins.
         """
         found = self._find_octets(offset, size_max)
-        return self._reader.read(*found) if found is not None else b""
+        return self._read_whole(*found) if found is not None else b""
 
     def share_octets(self, offset: int, size_max: int) -> FileRange | bytes:
         """The same as a part of a file, if they are many enough for that to be worth its while."""
@@ -492,7 +502,13 @@ class Log:
         if found is None:
             return b""
         shared = self._reader.share(*found) if found[2] >= _SHARED_SIZE_MIN else None
-        return shared if shared is not None else self._reader.read(*found)
+        return shared if shared is not None else self._read_whole(*found)
+
+    def _read_whole(self, path: str, position: int, size: int) -> bytes:
+        octets = self._reader.read(path, position, size)
+        if len(octets) < size:
+            raise CorruptLog(path, position, "cut short")
+        return octets
 
     def _find_octets(self, offset: int, size_max: int) -> tuple[str, int, int] | None:
         """Path, position and size."""
@@ -555,10 +571,21 @@ class Log:
                 if found[2].next_offset > offset:
                     yield found
 
+    def max_timestamp(self, segment: Segment) -> int:
+        """The largest of what the segment's file has. Raises CorruptLog."""
+        if not any(where is segment for where, _ in self._writing):
+            return segment.max_timestamp
+        latest = segment.index.latest_before(self._last_offset(segment))
+        return max([latest, *(span.max_timestamp for _, _, span in self.last_spans(segment))])
+
     def last_spans(self, segment: Segment) -> Iterator[tuple[Segment, int, Span]]:
         """Headers of what a segment's file has at its end: with the last of all, if it has any."""
+        return self._spans(segment, segment.index.position(self._last_offset(segment)))
+
+    def _last_offset(self, segment: Segment) -> int:
+        """That the segment's file has."""
         being_written = (batch.base_offset for where, batch in self._writing if where is segment)
-        return self._spans(segment, segment.index.position(next(being_written, segment.next_offset) - 1))
+        return next(being_written, segment.next_offset) - 1
 
     def _spans(self, segment: Segment, position: int) -> Iterator[tuple[Segment, int, Span]]:
         while sound := segment.sound_part(position):

@@ -41,6 +41,8 @@ class Segment:
     live: int = 0
     """Offsets that are not settled; those that no batch has count as settled."""
     max_timestamp: int = 0
+    sealed_ms: int = 0
+    """When its owner saw that it is full; 0 if that is not known."""
     settled_size: int = 0
     """Octets of the `.settled` file."""
     sealed: bool = False

@@ -12,25 +12,25 @@ Why:    Only what is safe is read: an offset that somebody has seen never gets a
 from __future__ import annotations
 
 import logging
-from bisect import bisect_right
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from functools import partial
-from itertools import chain, islice
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from broker.kafka import records
-from broker.kafka.records import BatchHeader, RecordProblem
+from broker.kafka.records import BatchHeader
 from broker.model.errors import OffsetOutOfRange
 from broker.model.producer import Producers
 from broker.model.topic import TopicSettings
+from broker.node import snapshots, times
+from broker.node.tail import Tail, octets_of, owned
+from broker.node.times import Timed
 from broker.storage import batch as batches
 from broker.storage import journal, recovery
 from broker.storage.batch import Batch
 from broker.storage.errors import CorruptLog, SyncFailed
 from broker.storage.file import FileRange, Files, Handles
 from broker.storage.log import Log, Write
-from broker.storage.segment import PRODUCERS_SUFFIX, Segment
+from broker.storage.segment import LOG_SUFFIX, Segment
 from broker.storage.settlements import Settlement
 
 if TYPE_CHECKING:
@@ -38,14 +38,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("broker.node")
 
-# Most consumers are at the end, and need no file.
 _TAIL_SIZE = 128 * 1024
 # What a batch costs in memory beside its octets.
 _BATCH_COST = 256
-# Of the producers' state of one partition.
-_SNAPSHOT_MAX = 64 * 1024 * 1024
-
-
+_Found = TypeVar("_Found")
 _Octets = TypeVar("_Octets", bytes, "bytes | FileRange")
 
 
@@ -59,29 +55,23 @@ class Appended(NamedTuple):
     """When it is done, the batch is safe."""
 
 
-class Timed(NamedTuple):
-    """A record that was looked for by its time."""
-
-    offset: int
-    timestamp: int
-
-
 class Partition:
     """One partition of one topic, and its log's store for the flusher."""
 
     __slots__ = (
+        "_appended_ms",
         "_began_ms",
         "_files",
         "_flusher",
         "_journaled",
         "_journaled_settlements",
+        "_noted_in",
         "_reader",
-        "_recent",
-        "_recent_size",
         "_resting",
         "_round",
         "_round_commit",
         "_settlements",
+        "_tail",
         "_waiting",
         "bells",
         "closed",
@@ -127,16 +117,18 @@ class Partition:
         self._flusher = flusher
         self.now_ms = now_ms
         self._waiting: list[Batch] = []
-        # What waits or is being written, and before that the newest of what the files have; ascending.
-        self._recent: deque[Batch] = deque()
-        self._recent_size = 0
+        self._tail = Tail()
         self._resting = True
         self._journaled = 0
         self._settlements: list[Settlement] = []
         self._journaled_settlements = 0
+        # Beside this segment it is written where the partition begins; None if nobody knows.
+        self._noted_in: Segment | None = None
         self._round: list[int] = []
         self._round_commit: Commit | None = None
-        self._began_ms = now_ms()
+        self._began_ms = self._appended_ms = now_ms()
+        for segment in log.segments[:-1]:
+            segment.sealed_ms = self._began_ms
         self.configure(settings)
 
     def configure(self, settings: TopicSettings) -> None:
@@ -168,13 +160,13 @@ class Partition:
             if known is not None:
                 time = known.timestamp if self.settings.append_time else -1
                 return Appended(known.base_offset, time, commit)
-        now_ms = self.now_ms()
+        now_ms = self._appended_ms = self.now_ms()
         latest, append_time = header.max_timestamp, -1
         if self.settings.append_time:
             octets = records.with_log_append_time(octets, now_ms)
             latest = append_time = now_ms
         base_offset = self.next_offset
-        batch = batches.place(octets, base_offset, header.count, header.attributes, latest)
+        batch = batches.place(owned(octets), base_offset, header.count, header.attributes, latest)
         if header.producer_id >= 0:
             self.producers.appended(
                 header.producer_id,
@@ -186,8 +178,7 @@ class Partition:
                 now_ms,
             )
         self._waiting.append(batch)
-        self._recent.append(batch)
-        self._recent_size += batch.size
+        self._tail.add(batch)
         self._resting = False
         self.next_offset = batch.next_offset
         self._flusher.appended(self, batch.size + _BATCH_COST)
@@ -200,15 +191,8 @@ class Partition:
 
     def _safe(self, until: list[int]) -> None:
         self.high_watermark = until[0]
-        self._forget_recent(_TAIL_SIZE)
+        self._tail.let_go(_TAIL_SIZE, self._unfiled())
         self.ring()
-
-    def _forget_recent(self, size_max: int) -> None:
-        """Let go of the oldest of what is in memory, down to this size, as far as the files have it."""
-        recent = self._recent
-        unfiled = self._unfiled()
-        while recent and self._recent_size > size_max and recent[0].base_offset < unfiled:
-            self._recent_size -= recent.popleft().size
 
     def _unfiled(self) -> int:
         """The first offset that no file has."""
@@ -237,84 +221,75 @@ class Partition:
         return self._read(offset, size_max, self.log.share_octets)
 
     def _read(self, offset: int, size_max: int, of_log: Callable[[int, int], _Octets]) -> _Octets | bytes:
+        self._check_offset(offset)
+        if offset == self.high_watermark:
+            return b""
+        if not self._tail.has(offset):
+            found = self._mended(partial(of_log, offset, size_max))
+            if len(found):
+                return found
+        return octets_of(self._tail.batches(offset, size_max, self.high_watermark))
+
+    def batches(self, offset: int, size_max: int) -> list[bytes]:
+        """The same batches, each by itself and whole; those that are damaged are passed over.
+
+        Raises OffsetOutOfRange.
+        """
+        self._check_offset(offset)
+        below = self.high_watermark
+        found: list[Batch] = []
+        if not self._tail.has(offset):
+            found = self._mended(partial(self.log.read, offset, size_max))
+        found = found or self._tail.batches(offset, size_max, below)
+        return [octets_of([batch]) for batch in found if batch.base_offset < below]
+
+    def _check_offset(self, offset: int) -> None:
         if not self.start_offset <= offset <= self.high_watermark:
             raise OffsetOutOfRange(
                 f"{self.name}: offset {offset} where {self.start_offset} to {self.high_watermark} are"
             )
-        if offset == self.high_watermark:
-            return b""
+
+    def _mended(self, look: Callable[[], _Found]) -> _Found:
+        """What it finds in the files, when what is damaged in them is passed over."""
         while True:
-            recent = self._recent
-            if recent and offset >= recent[0].base_offset:
-                return _joined(recent, offset, size_max, self.high_watermark)
             try:
-                found = of_log(offset, size_max)
+                return look()
             except CorruptLog as error:
                 if not self.mend(error):
                     raise
-                continue
             except OSError as error:
                 raise SyncFailed(f"partition {self.name}: cannot be read: {error.strerror}") from error
-            return found if len(found) else _joined(recent, offset, size_max, self.high_watermark)
 
     def _in_memory(self) -> list[Batch]:
         """What no file has yet, ascending."""
         writing = self.log.being_written
         return [batch for _, batch in writing] + self._waiting if writing else self._waiting
 
-    def _headers(self, timestamp: int) -> Iterator[tuple[int, int, int, Callable[[], bytes]]]:
-        """Of what may be read: base offset, next offset, largest timestamp, and how to get the octets."""
-        for segment, position, span in self.log.spans_since(timestamp):
-            if span.next_offset > self.start_offset:
-                yield (
-                    span.base_offset,
-                    span.next_offset,
-                    span.max_timestamp,
-                    partial(self.log.batch_at, segment, position, span.size),
-                )
-        for batch in self._in_memory():
-            if batch.base_offset < self.high_watermark:
-                yield (
-                    batch.base_offset,
-                    batch.next_offset,
-                    batch.max_timestamp,
-                    partial(b"".join, batch.buffers),
-                )
+    @property
+    def _bounds(self) -> range:
+        return range(self.start_offset, self.high_watermark)
 
     def offset_of_time(self, timestamp: int) -> Timed | None:
         """The first record with this time or a later one; None if there is none."""
-        for base_offset, _, latest, octets in self._headers(timestamp):
-            if latest >= timestamp:
-                found = self._first_since(octets(), base_offset, latest, timestamp)
-                if found is not None:
-                    return found
-        return None
-
-    def _first_since(self, octets: bytes, base_offset: int, latest: int, timestamp: int) -> Timed | None:
-        try:
-            for record in records.iterate(octets):
-                if record.timestamp >= timestamp and record.offset >= self.start_offset:
-                    return Timed(record.offset, record.timestamp)
-        except RecordProblem:  # its producer's doing; nearly right is better than nothing
-            return Timed(max(base_offset, self.start_offset), latest)
-        return None
+        return self._mended(partial(times.first_since, self.log, self._in_memory(), self._bounds, timestamp))
 
     def latest_time(self) -> Timed | None:
-        """The first of the records with the largest time; None if there are no records."""
-        largest = self.largest_time
-        return self.offset_of_time(largest) if largest is not None else None
+        """The first of the records with the largest time; None if there are none, or none that has a time."""
+        return self._mended(partial(times.newest, self.log, self._in_memory(), self._bounds))
 
     @property
     def largest_time(self) -> int | None:
-        """Of all records; None if there are none, or none that has a time."""
-        found: Iterable[Batch | Segment] = chain(self.log.segments, self._in_memory())
-        largest = max([one.max_timestamp for one in found if one.next_offset > self.start_offset], default=-1)
-        return largest if largest >= 0 else None
+        """About that of all records, without looking at them; None if there are none."""
+        found = self._mended(partial(times.largest, self.log, self._in_memory(), self._bounds))
+        return found if found >= 0 else None
 
     def time_of(self, offset: int) -> int | None:
         """About when the record at an offset was made: the largest time in its batch; None if it is not there."""
-        if not self.start_offset <= offset < self.high_watermark:
+        if offset not in self._bounds:
             return None
+        return self._mended(partial(self._time_of, offset))
+
+    def _time_of(self, offset: int) -> int | None:
         for _, _, span in self.log.spans_from(offset):
             return span.max_timestamp
         for batch in self._in_memory():
@@ -324,6 +299,9 @@ class Partition:
 
     def last_batch_offset(self) -> int:
         """Where the newest batch begins that may be read; the high watermark if there is none."""
+        return self._mended(self._last_batch_offset)
+
+    def _last_batch_offset(self) -> int:
         found = self.high_watermark
         for batch in reversed(self._in_memory()):
             if batch.base_offset < self.high_watermark:
@@ -347,21 +325,30 @@ class Partition:
         commit = self._flusher.open
         if offset > self.start_offset:
             self.start_offset = offset
-            self._settlements.append(Settlement(offset, 0, 0))
-            self._flusher.settled(self)
-            self._flusher.settle_soon()
-            commit.waiters.append(partial(self._drop_before, offset))
+            self._note_start()
         return commit
 
+    def _note_start(self) -> None:
+        """Have written where the partition begins, and then let go of what lies before."""
+        self._settlements.append(Settlement(self.start_offset, 0, 0))
+        self._flusher.settled(self)
+        self._flusher.settle_soon()
+        self._flusher.open.waiters.append(partial(self._drop_before, self.start_offset))
+
     def _drop_before(self, offset: int) -> None:
-        if not self.closed:
+        going = [] if self.closed else self.log.before(offset)
+        if not going:
+            return
+        if self._settlements or self._noted_in not in (None, *going):
             self._flusher.remove(self.log.drop_before(offset))
+        else:  # what lies beside them may be the only word on where the partition begins
+            self._note_start()
 
     def retain(self, now_ms: int) -> None:
         """Let go of what is too old or too much, as its topic says; called now and then."""
         settings = self.settings
         if self._resting:
-            self._forget_recent(0)
+            self._tail.let_go(0, self._unfiled())
         self._resting = True
         roll_ms = settings.segment_ms
         if settings.compacts:  # the last segment is not compacted
@@ -378,15 +365,20 @@ class Partition:
     def _too_old(self, now_ms: int) -> int:
         """The first offset that is kept. The last segment is old as a whole or not at all, and then not used on."""
         kept = 0
-        if self.settings.retention_ms < 0 or self._in_memory():
+        if self.settings.retention_ms < 0:
             return kept
-        for segment in self.log.segments:
-            if segment.max_timestamp >= now_ms - self.settings.retention_ms:
+        segments = self.log.segments
+        for segment in segments:
+            if self._latest(segment) >= now_ms - self.settings.retention_ms:
                 break
             kept = segment.next_offset
-        if kept >= self.high_watermark and self.log.size:
-            self.log.roll_due = True
+        else:
+            self.log.roll_due = bool(segments)
         return min(kept, self.high_watermark)
+
+    def _latest(self, segment: Segment) -> int:
+        """The time of its newest record; of those that have none, when they came, or were found at start."""
+        return segment.max_timestamp or segment.sealed_ms or self._appended_ms
 
     def _too_much(self) -> int:
         if self.settings.retention_bytes < 0:
@@ -422,20 +414,22 @@ class Partition:
             settled_end = 0
         taken, self._waiting = self._waiting[:end], self._waiting[end:]
         entries, self._settlements = self._settlements[:settled_end], self._settlements[settled_end:]
+        # What was safe in the journal must not be less so behind it, even if the topic syncs nothing by now.
+        self.log.syncs = self.settings.syncs or self._journaled > 0
         self._journaled = 0
         self._journaled_settlements = max(0, self._journaled_settlements - settled_end)
-        last = self.log.segments[-1:]
+        before = self.log.segments
         writes, settled = self.log.write(taken, entries)
-        if self.log.segments[-1:] != last:
+        self.log.syncs = self.settings.syncs
+        if entries:
+            self._noted_in = self.log.segments[-1]
+        if (segments := self.log.segments) != before:
             self._began_ms = self.now_ms()
-            if last:
-                writes.append(self._snapshot_write(self.log.segments[-1]))
+            for segment in segments[max(len(before) - 1, 0) : -1]:
+                segment.sealed_ms = self._began_ms
+            if before:
+                writes.append(snapshots.write_of(self.producers, segments[-1]))
         return writes, settled
-
-    def _snapshot_write(self, segment: Segment) -> Write:
-        """What is known of the producers before a new segment: the next start need not read what lies before."""
-        octets = self.producers.snapshot(segment.base_offset)
-        return Write(segment.path(PRODUCERS_SUFFIX), 0, [octets], True, False, last=True)
 
     def drop_settled(self) -> list[str]:
         """Never: nothing of a partition is settled, and an empty segment may be where its start is noted."""
@@ -458,53 +452,15 @@ class Partition:
 
     # ---- at start ----
 
+    def make_safe(self) -> None:
+        """What a process that was killed has written may not be on the disk, and is read from now on."""
+        for segment in self.log.segments[-1:] if self.settings.syncs else ():
+            if segment.unsynced:
+                self._reader.sync(segment.path(LOG_SUFFIX))
+                self._files.sync_directory(self.log.directory)
+                segment.unsynced = segment.unnamed = False
+
     def restore_producers(self) -> None:
         """From the newest snapshot that can be read, and the headers of the batches behind it."""
-        since = self._restore_snapshot()
-        now_ms = self.now_ms()
-        for _, _, span in self.log.spans_from(since):
-            if span.producer_id >= 0:
-                self.producers.replay(
-                    span.producer_id,
-                    span.producer_epoch,
-                    span.base_sequence,
-                    span.next_offset - span.base_offset,
-                    span.base_offset,
-                    span.max_timestamp,
-                    now_ms,
-                )
-
-    def _restore_snapshot(self) -> int:
-        """The offset from which on the batches must be read."""
-        for segment in reversed(self.log.segments):
-            path = segment.path(PRODUCERS_SUFFIX)
-            size = self._files.size(path)
-            if size <= 0:
-                continue
-            octets = self._reader.read(path, 0, min(size, _SNAPSHOT_MAX))
-            self._reader.forget(path)
-            try:
-                self.producers.restore(octets, segment.base_offset)
-            except ValueError as error:
-                logger.warning("partition %s: %s: %s; read anew", self.name, path, error)
-                continue
-            return segment.base_offset
-        return self.log.start_offset
-
-
-def _joined(memory: deque[Batch], offset: int, size_max: int, below: int) -> bytes:
-    """Whole batches, the first one whatever its size."""
-    parts: list[bytes] = []
-    at = max(bisect_right(memory, offset, key=_base_offset) - 1, 0)
-    for batch in islice(memory, at, None):
-        if batch.next_offset <= offset:
-            continue
-        if batch.base_offset >= below or (parts and batch.size > size_max):
-            break
-        parts += batch.buffers
-        size_max -= batch.size
-    return b"".join(parts)
-
-
-def _base_offset(batch: Batch) -> int:
-    return batch.base_offset
+        since = snapshots.restore(self.producers, self.log, self._files, self._reader, self.name)
+        self._mended(partial(snapshots.replay, self.producers, self.log, since, self.now_ms()))

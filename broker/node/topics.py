@@ -301,6 +301,7 @@ class Topics:
         for number, id in enumerate(value["logs"]):
             spoken = f"partition '{vhost}'/{name}-{number}"
             self._add_partition(topic, open_log(id, self.directory(id), spoken, size))
+            topic.partitions[number].make_safe()
             topic.partitions[number].restore_producers()
         self._remember(topic)
 

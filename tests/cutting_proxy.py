@@ -24,12 +24,12 @@ class CuttingProxy:
     def __init__(self, upstream: tuple[str, int]) -> None:
         self.address: tuple[str, int] = ("", 0)
         self.connections = 0
-        self.swallowed = 0
-        """How many connections ended in place of an answer."""
         self.refuses = False
         """New connections end at once."""
-        self._upstream = upstream
+        self.upstream = upstream
+        """Where new connections lead to; it may be changed."""
         self._swallows = False
+        self._swallowed = anyio.Event()
         self._scopes: set[anyio.CancelScope] = set()
 
     async def dial(self, _: object) -> ByteStream:
@@ -41,6 +41,11 @@ class CuttingProxy:
 
     def swallow_answers(self, swallows: bool = True) -> None:
         self._swallows = swallows
+        self._swallowed = anyio.Event()
+
+    async def has_swallowed(self) -> None:
+        """An answer, since it was told to."""
+        await self._swallowed.wait()
 
     async def serve(self, client: SocketStream) -> None:
         self.connections += 1
@@ -48,11 +53,14 @@ class CuttingProxy:
             self._scopes.add(scope)
             async with client:
                 if not self.refuses:
-                    await self._join(client)
+                    try:
+                        await self._join(client)
+                    except OSError:
+                        pass  # nobody is there: this connection ends, too
         self._scopes.discard(scope)
 
     async def _join(self, client: SocketStream) -> None:
-        async with await anyio.connect_tcp(*self._upstream) as broker, anyio.create_task_group() as tasks:
+        async with await anyio.connect_tcp(*self.upstream) as broker, anyio.create_task_group() as tasks:
             tasks.start_soon(self._pass_on, client, broker, tasks.cancel_scope, False)
             tasks.start_soon(self._pass_on, broker, client, tasks.cancel_scope, True)
 
@@ -63,7 +71,7 @@ class CuttingProxy:
             while True:
                 octets = await source.receive(_SIZE)
                 if answers and self._swallows:
-                    self.swallowed += 1
+                    self._swallowed.set()
                     break
                 await target.send(octets)
         except _LOST:

@@ -46,6 +46,23 @@ async def test_a_hash_is_taken_as_it_is(api):
     assert (await api.get("/whoami", user=("new", "secret")))["name"] == "new"
 
 
+async def test_a_password_is_enough_for_scram_and_a_hash_is_not(api):
+    """What is kept for it is not shown, and stays when the same hash comes back."""
+    users = api.node.accounts.users
+    await api.put("/users/new", {"password": "secret", "tags": ""})
+    known = users["new"].scram
+    assert known.keys() == {"SCRAM-SHA-256", "SCRAM-SHA-512"}
+    row = await api.get("/users/new")
+    assert row.keys() == {"name", "password_hash", "hashing_algorithm", "tags", "limits"}
+    await api.put("/users/new", {**row, "tags": "management"})
+    assert users["new"].scram == known
+    await api.put("/users/new", {"password": "changed", "tags": ""})
+    assert users["new"].scram.keys() == known.keys()
+    assert users["new"].scram != known
+    await api.put("/users/new", {"password_hash": quick_hash("secret"), "tags": ""})
+    assert users["new"].scram == {}
+
+
 @pytest.mark.parametrize(
     "body", [{"tags": ""}, {"tags": "", "password_hash": ""}, {"tags": "", "password": ""}]
 )

@@ -12,6 +12,7 @@ import trio
 from broker.kafka import api
 from broker.kafka.errors import ErrorCode
 from broker.model.user import ScramCredential
+from broker.node.declarations import Declarations, PermissionDeclaration, UserDeclaration, apply
 from broker.node.definitions import USER, Change, key
 from broker.node.passwords import SCRAM_DIGESTS, scram_credentials
 from broker.server.kafka.scram import ScramExchange, ScramRefused
@@ -414,6 +415,57 @@ def test_no_password_proves_who_is_not_there():
 
 def test_each_digest_has_a_mechanism():
     assert SCRAM_DIGESTS == DIGESTS
+
+
+# ---- users of the configuration file ----
+
+
+async def declare(kafka: KafkaHere, **user) -> None:
+    permissions = (PermissionDeclaration("/"),)
+    declared = UserDeclaration("carol", permissions=permissions, **user)
+    default = UserDeclaration("guest")
+    assert await apply(kafka.node, Declarations(default_user=default, users=(declared,))) == []
+
+
+@pytest.mark.parametrize("mechanism", SCRAM)
+async def test_a_declared_password_is_enough_for_scram(strict, mechanism):
+    await declare(strict, password="secret")
+    client = await strict.dial()
+    await handshake(client, mechanism)
+    await scrammed(client, ScramClient(mechanism, "carol", "secret"))
+
+
+async def test_what_was_derived_stays_as_long_as_the_password_does(strict):
+    users = strict.node.accounts.users
+    await declare(strict, password="secret")
+    first = users["carol"].scram
+    await declare(strict, password="secret")
+    assert users["carol"].scram is first
+    await declare(strict, password="secret", tags=("tag",))
+    assert users["carol"].scram is first
+    await declare(strict, password="other")
+    assert users["carol"].scram.keys() == first.keys()
+    assert users["carol"].scram != first
+
+
+async def test_a_user_of_an_older_version_gets_what_is_missing(strict):
+    strict.node.accounts.put_user("carol", quick_hash("secret"), HASHING_ALGORITHM, ())
+    await declare(strict, password="secret")
+    carol = strict.node.accounts.user("carol")
+    assert (carol.password_hash, carol.scram.keys()) == (quick_hash("secret"), set(SCRAM))
+
+
+async def test_a_declared_hash_is_not_enough_for_scram(strict):
+    users = strict.node.accounts.users
+    await declare(strict, password_hash=quick_hash("secret"), hashing_algorithm=HASHING_ALGORITHM)
+    assert users["carol"].scram == {}
+    await declare(strict, password="secret")
+    derived = users["carol"].scram
+    known = {"password_hash": users["carol"].password_hash, "hashing_algorithm": HASHING_ALGORITHM}
+    await declare(strict, **known)
+    assert users["carol"].scram == derived
+    await declare(strict, **known | {"password_hash": quick_hash("other")})
+    assert users["carol"].scram == {}
 
 
 # ---- who may come from where ----

@@ -54,7 +54,7 @@ def texts(families: Iterable[Family]) -> Iterator[str]:
     yield "".join(lines)
 
 
-def each(name: str, labels: Sequence[str], values: Iterable[float | None]) -> Iterator[str]:
+def each(name: str, labels: Iterable[str], values: Iterable[float | None]) -> Iterator[str]:
     """The lines of one name, for labels as `labelled` makes them; those without a value are left out."""
     found = zip(labels, values, strict=True)
     while piece := list(islice(found, PIECE)):
@@ -72,8 +72,8 @@ def _line(name: str, labels: Mapping[str, str], value: float) -> str:
 
 
 def labelled(labels: Mapping[str, str]) -> str:
-    return ",".join([f'{label}="{_escaped(text)}"' for label, text in labels.items()])
+    return ",".join([f'{label}="{escaped(text)}"' for label, text in labels.items()])
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

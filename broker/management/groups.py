@@ -15,7 +15,7 @@ from broker.kafka.consumer_protocol import Partitions, read_assignment
 from broker.management.call import Call
 from broker.management.errors import not_there
 from broker.management.http import Response
-from broker.management.lag import PartitionLag, summary
+from broker.management.lag import Behind, PartitionLag
 from broker.management.listing import Row, listed, shown_once, shown_with
 from broker.management.routes import route
 from broker.model.group import CONSUMER
@@ -47,7 +47,7 @@ def _group_of(call: Call) -> tuple[Vhost, Hosted]:
     return vhost, hosted
 
 
-def show(node: Node, lags: Mapping[str, Sequence[PartitionLag]], hosted: Hosted) -> Row:
+def show(node: Node, behind: Mapping[str, Behind], hosted: Hosted) -> Row:
     """A row of a list; how far the group is behind is in it if that is known."""
     group = hosted.group
     described = group.describe()
@@ -60,33 +60,34 @@ def show(node: Node, lags: Mapping[str, Sequence[PartitionLag]], hosted: Hosted)
         "protocol": described.protocol or "",
         "generation": described.generation,
         "members": len(group),
-        "topics": sorted({topic for topic, _, _ in hosted.committed}),
+        "topics": sorted(hosted.committed.topics),
         "rebalances": hosted.rebalances,
     }
-    found = lags.get(group.group_id)
+    found = behind.get(group.group_id)
     if found is not None:
-        row["lag"], row["max_lag"], row["max_lag_ms"] = summary(found)
+        row.update(lag=found.lag, max_lag=found.max_lag, max_lag_ms=found.max_lag_ms)
     return row
 
 
-async def _lags(call: Call, groups: Sequence[Hosted]) -> dict[str, list[PartitionLag]]:
-    return {} if call.flag("disable_stats") else await call.api.lags.of(groups)
+async def _behind(call: Call, groups: Sequence[Hosted]) -> dict[str, Behind]:
+    return {} if call.flag("disable_stats") else await call.api.lags.behind(groups)
 
 
 @route("GET", "/api/groups")
 async def list_groups(call: Call) -> Response:
     groups = call.node.groups.all() if _vhost(call) is not None else []
-    view = partial(show, call.node, await _lags(call, groups))
+    view = partial(show, call.node, await _behind(call, groups))
     return await listed(call.request.query, groups, view, key_of)
 
 
 @route("GET", "/api/groups/{group}")
 async def get_group(call: Call) -> Response:
     _, hosted = _group_of(call)
-    lags = await _lags(call, [hosted])
+    behind = await _behind(call, [hosted])
+    lags = await call.api.lags.of([hosted]) if behind else {}
     described = hosted.group.describe()
     assigned = {member.member_id: _assigned(described, member) for member in described.members}
-    row = show(call.node, lags, hosted)
+    row = show(call.node, behind, hosted)
     row["member_details"] = [_show_member(member, assigned[member.member_id]) for member in described.members]
     if not lags:
         return shown_once(call.request.query, row)

@@ -9,18 +9,16 @@ Spec:   kafka_exporter's names; kafka-lag-exporter's where they say more; those 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import repeat
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, repeat
 from typing import Final, NamedTuple
 
 from broker.management.call import Call
-from broker.management.exposition import Family, Sample, counter, each, gauge, head, labelled
-from broker.management.lag import PartitionLag, summary
+from broker.management.exposition import Family, Sample, counter, each, escaped, gauge, head, labelled
+from broker.management.lag import PartitionLag
 from broker.management.turns import Turns
 from broker.node.metrics import Metrics
 from broker.node.partition import Partition
-
-Lags = Mapping[str, Sequence[PartitionLag]]
 
 _REPLICAS: Final = 1
 
@@ -39,7 +37,7 @@ def _counters(metrics: Metrics) -> list[Family]:
     ]
 
 
-async def families(call: Call, lags: Lags) -> list[Family]:
+async def families(call: Call) -> list[Family]:
     """Counters, topics and groups."""
     topics = [
         Sample(len(topic.partitions), {"vhost": topic.vhost, "topic": topic.name})
@@ -54,30 +52,32 @@ async def families(call: Call, lags: Lags) -> list[Family]:
             "Generations of all consumer groups that have begun",
             Sample(call.node.groups.rebalances),
         ),
-        *await _groups(call, lags),
+        *await _groups(call),
     ]
 
 
-async def _groups(call: Call, lags: Lags) -> list[Family]:
+async def _groups(call: Call) -> list[Family]:
     members: list[Sample] = []
     rebalances: list[Sample] = []
     offset_sums: list[Sample] = []
     lag_sums: list[Sample] = []
     wholes: tuple[list[Sample], list[Sample], list[Sample]] = [], [], []
+    groups = call.node.groups.all()
+    behind = await call.api.lags.behind(groups)
     turns = Turns()
-    for hosted in call.node.groups.all():
+    for hosted in groups:
         await turns.take_break()
         name = hosted.group.group_id
         labels = {"consumergroup": name}
         members.append(Sample(len(hosted.group), labels))
         rebalances.append(Sample(hosted.rebalances, labels))
-        found = lags.get(name, ())
-        for topic, (offsets, lag) in _by_topic(found).items():
-            offset_sums.append(Sample(offsets, {**labels, "topic": topic}))
-            lag_sums.append(Sample(lag, {**labels, "topic": topic}))
-        whole = summary(found)
+        for topic, of_topic in behind[name].topics.items():
+            offset_sums.append(Sample(of_topic.committed, {**labels, "topic": topic}))
+            lag_sums.append(Sample(of_topic.lag, {**labels, "topic": topic}))
+        whole = behind[name]
         labels = {"cluster_name": call.api.options.cluster_name, "group": name}
-        for samples, value in zip(wholes, (whole.sum, whole.max, whole.max_ms / 1000), strict=True):
+        values = whole.lag, whole.max_lag, whole.max_lag_ms / 1000
+        for samples, value in zip(wholes, values, strict=True):
             samples.append(Sample(value, labels))
     sums, most, most_s = wholes
     return [
@@ -89,15 +89,6 @@ async def _groups(call: Call, lags: Lags) -> list[Family]:
         gauge("kafka_consumergroup_group_max_lag", "The most of a partition not consumed yet", *most),
         gauge("kafka_consumergroup_group_max_lag_seconds", "The age of the oldest not consumed", *most_s),
     ]
-
-
-def _by_topic(lags: Sequence[PartitionLag]) -> dict[str, tuple[int, int]]:
-    """Committed offsets and lags, added up."""
-    found: dict[str, tuple[int, int]] = {}
-    for one in lags:
-        offsets, lag = found.get(one.topic, (0, 0))
-        found[one.topic] = offsets + one.committed.offset, lag + one.lag
-    return found
 
 
 # ---- partitions ----
@@ -124,7 +115,7 @@ _OF_PARTITIONS: Final = (
 )
 
 
-async def each_partition(call: Call, lags: Lags) -> Iterator[str]:
+async def each_partition(call: Call) -> Iterator[str]:
     """The lines of every partition, and of every group on it."""
     labels: list[str] = []
     partitions: list[Partition] = []
@@ -135,27 +126,16 @@ async def each_partition(call: Call, lags: Lags) -> Iterator[str]:
             names = {"vhost": topic.vhost, "topic": topic.name, "partition": str(one.number)}
             labels.append(labelled(names))
             partitions.append(one)
-    ours: list[str] = []
-    theirs: list[str] = []
-    found: list[PartitionLag] = []
-    cluster = call.api.options.cluster_name
-    for group, of_group in lags.items():
-        for lag in of_group:
-            await turns.take_break()
-            place = {"topic": lag.topic, "partition": str(lag.number)}
-            ours.append(labelled({"consumergroup": group, **place}))
-            theirs.append(labelled({"cluster_name": cluster, "group": group, **place}))
-            found.append(lag)
-    return _lines(call.api.options.kafka_node_id, labels, partitions, ours, theirs, found)
+    lags = await call.api.lags.of(call.node.groups.all())
+    options = call.api.options
+    return chain(
+        _lines_of_partitions(options.kafka_node_id, labels, partitions),
+        _lines_of_groups(options.cluster_name, lags),
+    )
 
 
-def _lines(
-    node_id: int,
-    labels: Sequence[str],
-    partitions: Sequence[Partition],
-    ours: Sequence[str],
-    theirs: Sequence[str],
-    lags: Sequence[PartitionLag],
+def _lines_of_partitions(
+    node_id: int, labels: Sequence[str], partitions: Sequence[Partition]
 ) -> Iterator[str]:
     for entry in _OF_PARTITIONS:
         yield head(entry.name, "gauge", entry.help)
@@ -163,12 +143,50 @@ def _lines(
     name = "kafka_topic_partition_leader"
     yield head(name, "gauge", "The leader's number")
     yield from each(name, labels, repeat(node_id, len(labels)))
-    name = "kafka_consumergroup_current_offset"
-    yield head(name, "gauge", "What the group has committed")
-    yield from each(name, ours, (lag.committed.offset for lag in lags))
-    name = "kafka_consumergroup_lag"
-    yield head(name, "gauge", "Records that the group has not consumed yet")
-    yield from each(name, ours, (lag.lag for lag in lags))
-    name = "kafka_consumergroup_group_lag_seconds"
-    yield head(name, "gauge", "The age of the first record that the group has not consumed yet")
-    yield from each(name, theirs, (None if lag.lag_ms is None else lag.lag_ms / 1000 for lag in lags))
+
+
+class _OfGroup(NamedTuple):
+    name: str
+    help: str
+    labels: tuple[str, ...]
+    value: Callable[[PartitionLag], float | None]
+
+
+def _seconds(lag: PartitionLag) -> float | None:
+    return None if lag.lag_ms is None else lag.lag_ms / 1000
+
+
+_EXPORTER: Final = ("consumergroup",)
+_LAG_EXPORTER: Final = ("cluster_name", "group")
+_OF_GROUPS: Final = (
+    _OfGroup(
+        "kafka_consumergroup_current_offset",
+        "What the group has committed",
+        _EXPORTER,
+        lambda lag: lag.committed.offset,
+    ),
+    _OfGroup(
+        "kafka_consumergroup_lag",
+        "Records that the group has not consumed yet",
+        _EXPORTER,
+        lambda lag: lag.lag,
+    ),
+    _OfGroup(
+        "kafka_consumergroup_group_lag_seconds",
+        "The age of the first record that the group has not consumed yet",
+        _LAG_EXPORTER,
+        _seconds,
+    ),
+)
+
+
+def _lines_of_groups(cluster: str, lags: dict[str, list[PartitionLag]]) -> Iterator[str]:
+    """Labels are made anew for each name, as all of them would be much memory; to let go of much takes time, too."""
+    for entry in _OF_GROUPS:
+        yield head(entry.name, "gauge", entry.help)
+        is_last = entry is _OF_GROUPS[-1]
+        for group in list(lags):
+            found = lags.pop(group) if is_last else lags[group]
+            known = labelled({name: cluster if name == "cluster_name" else group for name in entry.labels})
+            labels = (f'{known},topic="{escaped(lag.topic)}",partition="{lag.number}"' for lag in found)
+            yield from each(entry.name, labels, map(entry.value, found))

@@ -9,7 +9,8 @@ Spec:   kafka_exporter and kafka-lag-exporter: the lag is what lies between the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from broker.management.turns import Turns
@@ -34,21 +35,31 @@ class PartitionLag(NamedTuple):
     """None if the record has no time."""
 
 
-class Summary(NamedTuple):
+class OnTopic(NamedTuple):
+    """Of one group on one topic: committed offsets and lags, added up."""
+
+    committed: int = 0
+    lag: int = 0
+
+
+@dataclass(slots=True)
+class Behind:
     """Of one group on all its partitions."""
 
-    sum: int
-    max: int
-    max_ms: int
+    lag: int = 0
+    max_lag: int = 0
+    max_lag_ms: int = 0
+    topics: dict[str, OnTopic] = field(default_factory=dict)
+
+    def add(self, one: PartitionLag) -> None:
+        self.lag += one.lag
+        self.max_lag = max(self.max_lag, one.lag)
+        self.max_lag_ms = max(self.max_lag_ms, one.lag_ms or 0)
+        before = self.topics.get(one.topic, _NOTHING)
+        self.topics[one.topic] = OnTopic(before.committed + one.committed.offset, before.lag + one.lag)
 
 
-def summary(lags: Iterable[PartitionLag]) -> Summary:
-    total = most = most_ms = 0
-    for one in lags:
-        total += one.lag
-        most = max(most, one.lag)
-        most_ms = max(most_ms, one.lag_ms or 0)
-    return Summary(total, most, most_ms)
+_NOTHING: Final = OnTopic()
 
 
 class Lags:
@@ -59,18 +70,31 @@ class Lags:
         self._times: dict[tuple[int, int], int] = {}
         """By a log's number and an offset."""
 
-    async def of(self, groups: Sequence[Hosted]) -> dict[str, list[PartitionLag]]:
+    async def of(self, groups: Iterable[Hosted]) -> dict[str, list[PartitionLag]]:
         """Of each group, by its name: one for each partition of which something was committed."""
         found: dict[str, list[PartitionLag]] = {}
         turns = Turns()
         for hosted in groups:
-            lags = found[hosted.group.group_id] = []
-            for topic, number, committed in list(hosted.committed):
-                await turns.take_break()
-                lag = self._lag(topic, number, committed)
-                if lag is not None:
-                    lags.append(lag)
+            lags: list[PartitionLag] = []
+            found[hosted.group.group_id] = lags
+            await self._walk(hosted, lags.append, turns)
         return found
+
+    async def behind(self, groups: Iterable[Hosted]) -> dict[str, Behind]:
+        """The same, added up for each group."""
+        found: dict[str, Behind] = {}
+        turns = Turns()
+        for hosted in groups:
+            sums = found[hosted.group.group_id] = Behind()
+            await self._walk(hosted, sums.add, turns)
+        return found
+
+    async def _walk(self, hosted: Hosted, take: Callable[[PartitionLag], None], turns: Turns) -> None:
+        for topic, number, committed in list(hosted.committed):
+            await turns.take_break()
+            lag = self._lag(topic, number, committed)
+            if lag is not None:
+                take(lag)
 
     def _lag(self, topic: str, number: int, committed: CommittedOffset) -> PartitionLag | None:
         found = self._node.topics.find(self._node.options.groups.vhost, topic)

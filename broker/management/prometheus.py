@@ -315,16 +315,15 @@ def _each(queues: Sequence[Queue]) -> Iterator[str]:
 async def get_metrics(call: Call) -> Response:
     families = await _node_families(call, "aggregated")
     families += await _summed(call.node.topology.queues())
-    families += await kafka_metrics.families(call, await call.api.lags.of(call.node.groups.all()))
+    families += await kafka_metrics.families(call)
     return _answer(texts(families))
 
 
 @route("GET", "/metrics/per-object", Needs.MONITORING)
 async def get_per_object(call: Call) -> Response:
     families = await _node_families(call, "per-object")
-    lags = await call.api.lags.of(call.node.groups.all())
-    families += await kafka_metrics.families(call, lags)
-    partitions = await kafka_metrics.each_partition(call, lags)
+    families += await kafka_metrics.families(call)
+    partitions = await kafka_metrics.each_partition(call)
     return _answer(chain(texts(families), _each(call.node.topology.queues()), partitions))
 
 

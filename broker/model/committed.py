@@ -67,6 +67,11 @@ class Committed:
             for partition, committed in partitions.items():
                 yield topic, partition, committed
 
+    @property
+    def topics(self) -> list[str]:
+        """Of which something is committed."""
+        return list(self._by_topic)
+
     def get(self, topic: str, partition: int) -> CommittedOffset | None:
         return self._by_topic.get(topic, {}).get(partition)
 

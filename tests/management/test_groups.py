@@ -274,8 +274,7 @@ async def test_what_has_no_time_or_one_that_has_not_come_yet(api, topic, lags):
     await commit(api.node, "g", "t", 0, 0)
     await commit(api.node, "g", "t", 1, 0)
     assert [found.lag_ms for found in await of(lags, api)] == [None, 0]
-    assert lag.summary(await of(lags, api)) == (2, 1, 0)
-    assert lag.summary([]) == (0, 0, 0)
+    assert (await lags.behind(api.node.groups.all())) == {"g": lag.Behind(2, 1, 0, {"t": (0, 2)})}
 
 
 async def test_times_are_remembered_up_to_a_limit(api, topic, lags, monkeypatch):
@@ -300,5 +299,5 @@ async def test_others_have_their_turn_while_lags_are_found_out(api, topic, lags,
     async with trio.open_nursery() as nursery:
         nursery.start_soon(other)
         found = await of(lags, api)
-    assert found == []
+    assert len(found) <= 1  # what came before the first break
     assert len(api.node.groups.find("g").committed) == 0

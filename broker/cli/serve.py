@@ -34,6 +34,17 @@ _IN_USE = 75
 _IDLE_COLLECT_S = 30
 
 
+# What strangers choose, as names of clients and groups, may hold a line of a log of their own.
+_ESCAPED = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160), 0x2028, 0x2029)}
+
+
+class Text(logging.Formatter):
+    """One line for each record, and a trace behind it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return super().formatMessage(record).translate(_ESCAPED)
+
+
 class _Json(logging.Formatter):
     """A line of JSON for each record."""
 
@@ -51,7 +62,7 @@ class _Json(logging.Formatter):
 
 def set_up_logging(config: Config) -> None:
     handler = logging.StreamHandler(sys.stderr)
-    text = logging.Formatter("%(asctime)s.%(msecs)03d %(levelname)-7s %(message)s", "%Y-%m-%d %H:%M:%S")
+    text = Text("%(asctime)s.%(msecs)03d %(levelname)-7s %(message)s", "%Y-%m-%d %H:%M:%S")
     handler.setFormatter(_Json() if config.log.format == "json" else text)
     logger.addHandler(handler)
     logger.setLevel(config.log.level.upper())

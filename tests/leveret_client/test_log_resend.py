@@ -162,6 +162,7 @@ async def test_a_record_that_could_not_be_sent_in_time():
         await producer.send("t", b"x")
         fake.answers[api.API_VERSIONS] = lambda _: CUT
         await fake.cut()
+        await anyio.wait_all_tasks_blocked()
         with pytest.raises(
             SendFailed, match=r"t\[0\]: not acknowledged within 10 s; .*closed the conn"
         ) as caught:

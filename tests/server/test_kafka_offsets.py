@@ -241,6 +241,21 @@ async def test_what_cannot_be_committed(wire):
     assert await committed(wire) == {("t", 0): (1, "")}
 
 
+async def test_the_brokers_own_topic_needs_no_room_and_no_free_name(tmp_path):
+    async with kafka_here(tmp_path, node_options={"partitions_max": 1}) as kafka:
+        vhost = kafka.node.topology.vhost("/")
+        kafka.node.topology.declare_queue(
+            vhost, "__consumer_offsets", durable=True, auto_delete=False, arguments={}
+        )
+        wire = await kafka.dial()
+        await wire.create("t")
+        assert await commit(wire, {("t", 0): 1}) == {("t", 0): ErrorCode.NONE}
+        await kafka.node.settled()
+    async with kafka_here(tmp_path) as kafka:
+        assert await committed(await kafka.dial()) == {("t", 0): (1, "")}
+        assert "__consumer_offsets" in kafka.node.topology.vhost("/").queues
+
+
 async def delete_offsets(wire, topics, group="g"):
     body = {
         "group_id": group,

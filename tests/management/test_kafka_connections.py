@@ -5,11 +5,14 @@ from __future__ import annotations
 from urllib.parse import quote
 
 import pytest
+import trio
 
-from api_here import api_here
+from api_here import WAIT_S, api_here
 from broker.kafka import api as apis
 from broker.server.kafka.options import KafkaOptions
+from broker_here import until
 from kafka_wire import CLIENT_ID, KafkaClient, fetch_body
+from topic_records import fill
 
 
 @pytest.fixture
@@ -98,3 +101,20 @@ async def test_one_that_waits_for_records_is_closed(api, client):
     await other.ends()
     other.drop()
     assert (await api.get("/connections"), one.bells) == ([], {})
+
+
+async def test_one_that_does_not_read_is_closed_all_the_same(tmp_path):
+    async with api_here(tmp_path, kafka=KafkaOptions(close_timeout_s=0.05)) as api:
+        await api.put("/topics/%2F/t")
+        one = api.node.topics.topic("/", "t").partitions[0]
+        await fill(api.node, one, [b"x" * 500_000] * 20)
+        client = await KafkaClient.dial(("127.0.0.1", api.port("kafka")))
+        for _ in range(10):
+            body = fetch_body({("t", 0): 0}, max_bytes=1 << 30, partition_max_bytes=1 << 30)
+            await client.send(apis.FETCH, body, 12)
+        while (rows := await api.get("/connections"))[0]["send_pend"] == 0:
+            pass
+        assert (await api.delete(f"/connections/{quoted(rows[0]['name'])}")).status_code == 204
+        with trio.fail_after(WAIT_S):
+            await until(lambda: not api.node.peers)
+        client.drop()

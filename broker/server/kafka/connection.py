@@ -26,6 +26,7 @@ from broker.kafka.errors import RemoteProtocolError, UnsupportedVersion
 from broker.model.user import Right, User
 from broker.node.flusher import Commit
 from broker.node.peers import ConnectionSnapshot
+from broker.node.scheduler import Timer
 from broker.server.kafka import sasl, versions
 from broker.server.kafka.outbox import Outbox, Part
 from broker.server.kafka.reply import Reply
@@ -50,6 +51,7 @@ class KafkaConnection:
     __slots__ = (
         "_broken",
         "_connected_at_ms",
+        "_deadline",
         "_descriptor",
         "_ending",
         "_framer",
@@ -107,6 +109,7 @@ class KafkaConnection:
         self._framer = Framer(options.request_size_max if self.user else options.login_size_max)
         self._frames: deque[bytes] = deque()
         self._replies: deque[Reply] = deque()
+        self._deadline: Timer | None = None
         # For how many reasons nothing more is handled.
         self._held = 0
         self._outbox = Outbox()
@@ -274,7 +277,13 @@ class KafkaConnection:
         self.close_soon()
 
     def close_soon(self) -> None:
-        """When what was done is safe, answered and sent. Whoever waits for something else than the disk is let go."""
+        """When what was done is safe, answered and sent. Whoever waits for something else than the disk is let go.
+
+        A client that does not read its answers is closed a while later all the same.
+        """
+        if self._deadline is None:
+            wait_ms = int(self.server.options.close_timeout_s * 1000)
+            self._deadline = self.node.scheduler.after(wait_ms, partial(self.guard, self.lost))
         self._over = True
         self._frames.clear()
         replies = self._replies
@@ -387,6 +396,8 @@ class KafkaConnection:
         if self.gone:
             return
         self.gone = True
+        if self._deadline is not None:
+            self._deadline.cancel()
         self.server.pump.remove(self._descriptor)
         self._socket.close()
         self._outbox.clear()

@@ -29,4 +29,6 @@ class KafkaOptions:
     fetch_wait_max_ms: int = 300_000
     """Kafka has no limit but the number's."""
     idle_timeout_s: float = 600.0
+    close_timeout_s: float = 30.0
+    """For the last answers of a connection that ends; AMQP's."""
     refused_delay_s: float = 0.1

@@ -151,10 +151,9 @@ class Compactor:
             if segment.next_offset <= first:
                 clean += segment.size
                 continue
-            too_young = segment.max_timestamp > now_ms - settings.compaction_lag_min_ms
-            if segment.next_offset > partition.high_watermark or (
-                settings.compaction_lag_min_ms and too_young
-            ):
+            assert segment.next_offset <= partition.high_watermark
+            lag_min_ms = settings.compaction_lag_min_ms
+            if lag_min_ms and segment.max_timestamp > now_ms - lag_min_ms:
                 break
             dirty += segment.size
             segments.append(segment)
@@ -293,6 +292,7 @@ class _Pass:
             else:
                 log.rewritten(self._compactor.files, segment, result)
                 self._indexes = [index_write(segment)]
+            self.partition.compacted(segment)
         self._size += result.size
         self._rewrite_next()
 

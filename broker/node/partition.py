@@ -443,6 +443,10 @@ class Partition:
         """What stays when a segment is written anew."""
         return [batch]
 
+    def compacted(self, segment: Segment) -> None:
+        """A segment has less in it: what memory still has of it is not what is there any more."""
+        self._tail.let_go(0, segment.next_offset)
+
     def mend(self, error: CorruptLog) -> bool:
         report, lost = recovery.mend(self._files, self._reader, self.log, error)
         for line in (*report.cut, *report.damaged):

@@ -1,6 +1,7 @@
 """The bodies of requests: what each may hold, and what is said about one that is wrong.
 
-Limits: the names and keys of AMQP have at most 255 octets; what a body holds besides, nobody asks for.
+Limits: the names and keys of AMQP have at most 255 octets; a topic gets at most 10,000 partitions, as with one
+        request of Kafka's; what a body holds besides, nobody asks for.
 Spec:   RabbitMQ: booleans may be strings; no body, and null, are an empty object.
 """
 
@@ -25,6 +26,7 @@ from broker.management.tables import checked
 
 _SHORT_MAX: Final = 255
 _GOT_MAX: Final = 60
+_PARTITIONS_MAX: Final = 10_000
 
 
 def _flag(value: Any) -> Any:
@@ -116,7 +118,7 @@ class BindingBody(Body):
 class TopicBody(Body):
     """What is left out stays as it is; a new topic has one partition."""
 
-    partitions: Annotated[int, Field(ge=1)] | None = None
+    partitions: Annotated[int, Field(ge=1, le=_PARTITIONS_MAX)] | None = None
     configs: Texts | None = None
 
 

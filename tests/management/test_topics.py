@@ -93,6 +93,7 @@ async def test_a_topic_is_there_after_the_next_start(tmp_path):
         ("new", {"configs": {"flush": None}}, 400, "configs: flush: expected a string, a whole number, true"),
         ("new", {"configs": []}, 400, "configs: expected an object, got []"),
         ("new", {"partitions": 0}, 400, "partitions: expected a number >= 1, got 0"),
+        ("new", {"partitions": 10_001}, 400, "partitions: expected a number <= 10000, got 10001"),
         ("new", {"partitions": "many"}, 400, 'partitions: expected an integer, got "many"'),
         (
             "a%20b",

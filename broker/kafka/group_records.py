@@ -7,6 +7,7 @@ Spec:   Kafka's OffsetCommitKey/Value and GroupMetadataKey/Value; tools such as 
 
 from __future__ import annotations
 
+import struct
 from typing import Any, Final
 
 from broker.kafka.errors import RemoteProtocolError
@@ -66,10 +67,14 @@ def _encode(schema: Schema, version: int, body: Struct) -> bytes:
 
 
 def _decode(schema: Schema, octets: bytes) -> Struct:
+    """Octets behind the last field are passed over. Raises RemoteProtocolError."""
     version = int.from_bytes(octets[:2])
     if version > _VALUE_VERSION:
         raise RemoteProtocolError(f"{schema.name}: version {version} is not known")
-    return schema.reader(version)(octets, 2, _ELEMENTS_MAX)[0]
+    try:
+        return schema.reader(version)(octets, 2, _ELEMENTS_MAX)[0]
+    except (struct.error, IndexError, UnicodeDecodeError) as error:
+        raise RemoteProtocolError(f"{schema.name}: {error}") from None
 
 
 def offset_key(group: str, topic: str, partition: int) -> bytes:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, TypeAlias
@@ -26,12 +26,10 @@ from broker.model.errors import ModelError
 from broker.model.group import Group
 from broker.model.group_calls import (
     Assigned,
-    GroupDescription,
     Join,
     JoinReply,
     Leaving,
     Left,
-    MemberDescription,
     MemberGone,
     Rebalanced,
     Sync,
@@ -43,6 +41,7 @@ from broker.model.group_state import GroupState
 from broker.model.topic import OFFSETS_TOPIC
 from broker.node.clock import Clock
 from broker.node.flusher import Commit, Flusher
+from broker.node.group_memory import description, group_record, offset_record
 from broker.node.partition import Partition
 from broker.node.scheduler import Scheduler, Timer
 from broker.node.topics import Topic, Topics
@@ -53,6 +52,10 @@ _LOG_CONFIGS: Final = {"cleanup.policy": "compact", "max.message.bytes": str(256
 _LOG_SIZE_MIN: Final = 8 * 1024 * 1024
 _LOG_GROWTH_MAX: Final = 4
 _RECORDS_PER_BATCH: Final = 1000
+_OCTETS_PER_BATCH: Final = 1024 * 1024
+# Between one batch and the next when all is written anew: others want the loop, too.
+_ANEW_EVERY_MS: Final = 1
+_ANEW_CROWDED_MS: Final = 100
 _EXPIRE_EVERY_MS: Final = 60_000
 _READ_SIZE: Final = 1024 * 1024
 
@@ -93,6 +96,7 @@ class Groups:
         self._options = options
         self._hosted: dict[str, Hosted] = {}
         self._snapshot_size = 0
+        self._anew: Iterator[Record] | None = None
         self._expired_ms = 0
         topics.deleted.append(self._topic_deleted)
 
@@ -211,7 +215,7 @@ class Groups:
             )
             if event.members:
                 return
-        self._write([Record(0, self._clock.now_ms(), *_group_record(hosted.group))])
+        self._write([Record(0, self._clock.now_ms(), *group_record(hosted.group, self._clock.now_ms()))])
 
     # ---- offsets ----
 
@@ -229,7 +233,7 @@ class Groups:
         """Write what was committed in the model; it is safe with the commit that this returns."""
         now_ms = self._clock.now_ms()
         return self._write(
-            [Record(0, now_ms, *_offset_record(group_id, *key, offset)) for key, offset in offsets.items()]
+            [Record(0, now_ms, *offset_record(group_id, *key, offset)) for key, offset in offsets.items()]
         )
 
     def delete_offsets(self, group_id: str, gone: Iterable[tuple[str, int]]) -> Commit:
@@ -263,10 +267,23 @@ class Groups:
     def _topic_deleted(self, topic: Topic) -> None:
         if topic.vhost != self._options.vhost:
             return
+        if topic.name == OFFSETS_TOPIC:  # with its virtual host
+            self._forget_all()
         for group_id, hosted in self._hosted.items():
-            numbers = hosted.committed.delete_topic(topic.name)
-            if numbers:
-                self._write_gone(group_id, [(topic.name, number) for number in numbers])
+            self._forget_topic(group_id, hosted, topic.name)
+
+    def _forget_topic(self, group_id: str, hosted: Hosted, name: str) -> None:
+        numbers = hosted.committed.delete_topic(name)
+        if numbers:
+            self._write_gone(group_id, [(name, number) for number in numbers])
+
+    def _forget_all(self) -> None:
+        """Nothing is written of it: there is no place for that any more."""
+        gone, self._hosted = self._hosted, {}
+        for hosted in gone.values():
+            hosted.group.close()
+            hosted.group.events.clear()
+            self._carry_through(hosted)
 
     # ---- time ----
 
@@ -277,9 +294,9 @@ class Groups:
             for hosted in list(self._hosted.values()):
                 self._expire(hosted, now_ms)
         partition = self._find_log()
-        if partition is not None and partition.size > max(
-            _LOG_SIZE_MIN, _LOG_GROWTH_MAX * self._snapshot_size
-        ):
+        if partition is None or self._anew is not None:
+            return
+        if partition.size > max(_LOG_SIZE_MIN, _LOG_GROWTH_MAX * self._snapshot_size):
             self._write_anew(partition)
 
     def _expire(self, hosted: Hosted, now_ms: int) -> None:
@@ -307,34 +324,68 @@ class Groups:
             found = topic.partitions[0]
         return found
 
-    def _write(self, written: Sequence[Record]) -> Commit:
-        """As batches of a bounded number of records."""
+    def _write(self, written: Iterable[Record]) -> Commit:
         partition = self._log()
-        for start in range(0, len(written), _RECORDS_PER_BATCH):
-            some = written[start : start + _RECORDS_PER_BATCH]
-            for number, record in enumerate(some):
-                record.offset = number
-            octets = records.build(some)
-            partition.append(records.read_header(octets), octets)
+        left = iter(written)
+        while self._write_batch(partition, left):
+            pass
         return self._flusher.open
 
-    def _write_anew(self, partition: Partition) -> None:
-        """1. everything once more at the end, 2. when that is safe, the log begins there."""
-        partition.log.roll_due = True
-        start = partition.next_offset
-        before = partition.size
-        now_ms = self._clock.now_ms()
-        everything: list[Record] = []
-        for group_id, hosted in self._hosted.items():
-            if hosted.group.state in (GroupState.STABLE, GroupState.EMPTY):
-                everything.append(Record(0, now_ms, *_group_record(hosted.group)))
-            for topic, number, offset in hosted.committed:
-                everything.append(Record(0, now_ms, *_offset_record(group_id, topic, number, offset)))
-        commit = self._write(everything)
-        commit.waiters.append(partial(self._written_anew, partition, start, before))
+    @staticmethod
+    def _write_batch(partition: Partition, left: Iterator[Record]) -> int:
+        """Of so many of them as a batch has at most; returns its size, 0 if there were none."""
+        some: list[Record] = []
+        size = 0
+        for record in left:
+            record.offset = len(some)
+            some.append(record)
+            size += len(record.key or b"") + len(record.value or b"")
+            if len(some) >= _RECORDS_PER_BATCH or size >= _OCTETS_PER_BATCH:
+                break
+        if not some:
+            return 0
+        octets = records.build(some)
+        partition.append(records.read_header(octets), octets)
+        return len(octets)
 
-    def _written_anew(self, partition: Partition, start: int, before: int) -> None:
-        self._snapshot_size = max(partition.size - before, 0)
+    def _write_anew(self, partition: Partition) -> None:
+        """Batch by batch, while groups go on: what changes meanwhile is written behind it once more.
+
+        1. everything once more at the end, 2. when that is safe, the log begins there
+        """
+        partition.log.roll_due = True
+        self._anew = self._everything()
+        self._go_on_anew(partition, partition.next_offset, 0)
+
+    def _everything(self) -> Iterator[Record]:
+        """Each as it is when it is its turn."""
+        for group_id, hosted in list(self._hosted.items()):
+            if hosted.group.state is GroupState.DEAD:
+                continue
+            yield Record(0, self._clock.now_ms(), *group_record(hosted.group, self._clock.now_ms()))
+            for topic, number in [(topic, number) for topic, number, _ in hosted.committed]:
+                offset = hosted.committed.get(topic, number)
+                if offset is not None:
+                    yield Record(0, self._clock.now_ms(), *offset_record(group_id, topic, number, offset))
+
+    def _go_on_anew(self, partition: Partition, start: int, size: int) -> None:
+        assert self._anew is not None
+        if partition.closed:
+            self._anew = None
+            return
+        if self._flusher.crowded:
+            delay_ms = _ANEW_CROWDED_MS
+        elif more := self._write_batch(partition, self._anew):
+            size += more
+            delay_ms = _ANEW_EVERY_MS
+        else:
+            self._flusher.open.waiters.append(partial(self._written_anew, partition, start, size))
+            return
+        self._scheduler.after(delay_ms, partial(self._go_on_anew, partition, start, size))
+
+    def _written_anew(self, partition: Partition, start: int, size: int) -> None:
+        self._anew = None
+        self._snapshot_size = size
         if not partition.closed:
             partition.move_start(start)
 
@@ -347,27 +398,33 @@ class Groups:
             return
         described: dict[str, dict[str, Any]] = {}
         offset = partition.start_offset
-        while offset < partition.high_watermark and (octets := partition.read(offset, _READ_SIZE)):
-            offset = self._load_batches(octets, offset, described)
+        while found := partition.batches(offset, _READ_SIZE):
+            for octets in found:
+                self._load_batch(octets, described)
+                header = records.read_header(octets)
+                offset = header.base_offset + header.last_offset_delta + 1
         now_ms = self._clock.now_ms()
         for group_id, body in described.items():
             self._restore(group_id, body, now_ms)
+        self._forget_strange_topics()
 
-    def _load_batches(self, octets: bytes, offset: int, described: dict[str, dict[str, Any]]) -> int:
-        """The whole batches among these octets; returns the offset behind them."""
-        at = 0
-        while len(octets) - at >= records.HEADER_SIZE:
-            header = records.read_header(octets, at)
-            if at + header.size > len(octets):
-                break
-            try:
-                for record in records.iterate(octets[at : at + header.size]):
+    def _load_batch(self, octets: bytes, described: dict[str, dict[str, Any]]) -> None:
+        try:
+            for record in records.iterate(octets):
+                try:
                     self._load_record(record, described)
-            except (RecordProblem, RemoteProtocolError) as error:
-                logger.error("%s at offset %d: %s; passed over", OFFSETS_TOPIC, header.base_offset, error)
-            offset = header.base_offset + header.last_offset_delta + 1
-            at += header.size
-        return offset
+                except RemoteProtocolError as error:
+                    logger.error("%s at offset %d: %s; passed over", OFFSETS_TOPIC, record.offset, error)
+        except RecordProblem as problem:
+            logger.error("%s: a batch cannot be opened: %s", OFFSETS_TOPIC, problem)
+
+    def _forget_strange_topics(self) -> None:
+        """The last process may have died when a topic was gone already, and its offsets were not."""
+        vhost = self._options.vhost
+        for group_id, hosted in self._hosted.items():
+            known = dict.fromkeys(topic for topic, _, _ in hosted.committed)
+            for name in [name for name in known if self._topics.find(vhost, name) is None]:
+                self._forget_topic(group_id, hosted, name)
 
     def _load_record(self, record: Record, described: dict[str, dict[str, Any]]) -> None:
         group_id, of_offset = group_records.read_key(record.key or b"")
@@ -394,70 +451,9 @@ class Groups:
 
     def _restore(self, group_id: str, body: dict[str, Any], now_ms: int) -> None:
         hosted = self._hosted.setdefault(group_id, self._made(group_id))
-        state = GroupState.STABLE if body["members"] else GroupState.EMPTY
-        hosted.group.restore(_description(group_id, state, body), now_ms)
+        hosted.group.restore(description(group_id, body), now_ms)
         self._carry_through(hosted)
 
 
 def _new_member_id(client: str) -> str:
     return f"{client}-{uuid.uuid4()}"
-
-
-def _offset_record(group_id: str, topic: str, number: int, offset: CommittedOffset) -> tuple[bytes, bytes]:
-    value = group_records.offset_value(
-        offset.offset, offset.leader_epoch, offset.metadata, offset.commit_ms, offset.expire_ms
-    )
-    return group_records.offset_key(group_id, topic, number), value
-
-
-def _group_record(group: Group[Token]) -> tuple[bytes, bytes]:
-    found = group.describe()
-    value = group_records.group_value(
-        {
-            "protocol_type": found.protocol_type or "",
-            "generation": found.generation,
-            "protocol": found.protocol,
-            "leader": found.leader,
-            "current_state_timestamp": -1 if found.empty_since_ms is None else found.empty_since_ms,
-            "members": [
-                {
-                    "member_id": member.member_id,
-                    "group_instance_id": member.group_instance_id,
-                    "client_id": member.client_id,
-                    "client_host": member.client_host,
-                    "rebalance_timeout": member.rebalance_timeout_ms,
-                    "session_timeout": member.session_timeout_ms,
-                    "subscription": member.metadata,
-                    "assignment": member.assignment,
-                }
-                for member in found.members
-            ],
-        }
-    )
-    return group_records.group_key(found.group_id), value
-
-
-def _description(group_id: str, state: GroupState, body: dict[str, Any]) -> GroupDescription:
-    return GroupDescription(
-        group_id,
-        state,
-        body["protocol_type"] or None,
-        body["protocol"],
-        body["generation"],
-        body["leader"],
-        body["current_state_timestamp"] if body["current_state_timestamp"] >= 0 else None,
-        tuple(
-            MemberDescription(
-                member["member_id"],
-                member["group_instance_id"],
-                member["client_id"],
-                member["client_host"],
-                member["session_timeout"],
-                member["rebalance_timeout"],
-                ((body["protocol"] or "", bytes(member["subscription"])),),
-                bytes(member["subscription"]),
-                bytes(member["assignment"]),
-            )
-            for member in body["members"]
-        ),
-    )

@@ -140,7 +140,7 @@ async def test_what_cannot_be_shown_is_refused(api, one, query, said):
 async def test_a_batch_that_nobody_can_open_is_said_and_passed_over(api, one, monkeypatch):
     await append(api.node, one, record(b"before"))
     garbage = records.build([record(b"abc"), record(b"def")], compression_type=Codec.GZIP)
-    append_octets(one, records._sealed(records.read_header(garbage), b"not gzip"))
+    append_octets(one, records.sealed(records.read_header(garbage), b"not gzip"))
     await append(api.node, one, record(b"behind"))
     rows = await api.get(f"{PATH}?offset=0")
     assert (rows[0]["value"], rows[2]["value"]) == ("before", "behind")

@@ -166,7 +166,7 @@ class Member(Reading):
     ) -> None:
         session = {"session.timeout.ms": 6000, "on_commit": self._committed, **settings}
         super().__init__(bootstrap, history, topic, name, group, **session)
-        self.commits = 0
+        self._unanswered = False
         self._client.subscribe([topic], on_assign=self._assigned, on_revoke=self._revoked)
 
     def _assigned(self, client: Consumer, assigned: list[TopicPartition]) -> None:
@@ -195,24 +195,31 @@ class Member(Reading):
             del self.positions[one.partition]
 
     def commit(self, *, waits: bool = False) -> bool:
-        """All that it has read; returns whether that is safe already."""
+        """All that it has read, unless a commit is unanswered; returns whether it is safe already.
+
+        Of two at a time librdkafka may repeat the older one behind the newer, after a crash.
+        """
+        if self._unanswered:
+            return False
         offsets = [TopicPartition(self.topic, *position) for position in self.positions.items()]
         if not offsets:
             return True
         for one in offsets:
             self._history.commit_asked(self.group, name_of(one), one.offset)
+        self._unanswered = True
         try:
             answered = self._client.commit(offsets=offsets, asynchronous=not waits)
         except KafkaException:  # a crash, or a rebalance
+            self._unanswered = False
             return False
         if waits:
             self._committed(None, answered)
         return waits and not any(one.error for one in answered)
 
     def _committed(self, error: KafkaError | None, answered: list[TopicPartition]) -> None:
+        self._unanswered = False
         for one in answered:
             if error is None and one.error is None:
-                self.commits += 1
                 self._history.commit_answered(self.group, name_of(one), one.offset)
 
 

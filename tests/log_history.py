@@ -6,8 +6,8 @@ Shape:  a record is known by its producer and number, which ascend in the order 
         The broker's promises: what is acknowledged, or was read by anybody, is there and stays where it is;
         a producer's records are there once and in its order; readers go from record to record; what is
         committed for a group is what a member asked for, and is not forgotten.
-Limits: a producer does not repeat itself (idempotence); a group commits nothing but what it has read, and goes
-        forward; nothing is compacted. Times are of the machine's monotonic clock, so all are of one machine.
+Limits: a producer does not repeat itself (idempotence); a group commits nothing but what it has read, one
+        after the other and forward; nothing is compacted. Times are of the monotonic clock, so of one machine.
 """
 
 from __future__ import annotations

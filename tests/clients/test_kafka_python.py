@@ -55,7 +55,12 @@ def consumer(log_broker, topic):
     with ExitStack() as made:
 
         def consumer(*topics, **settings):
-            return made.enter_context(closing(KafkaConsumer(*topics, **{**common, **settings})))
+            client = made.enter_context(closing(KafkaConsumer(*topics, **{**common, **settings})))
+            # A leader that shares out partitions before it has heard of them has been seen to hang afterwards, with
+            # every answer there.
+            for name in topics:
+                client.partitions_for_topic(name)
+            return client
 
         yield consumer
 

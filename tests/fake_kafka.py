@@ -84,8 +84,9 @@ class FakeKafka:
                     await self._handle(stream, frame)
         except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
             pass
-        with anyio.CancelScope(shield=True):
-            await stream.aclose()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await stream.aclose()
 
     async def _handle(self, stream: Pipe, frame: bytes) -> None:
         try:

@@ -160,10 +160,9 @@ class Consumer:
         """The records of a batch, from where we are; what is behind it is next then."""
         assigned = fetched.assigned
         topic, partition = assigned.place
-        first = assigned.position
         try:
             for one in records.iterate(fetched.octets):
-                if one.offset >= first:
+                if one.offset >= fetched.first:
                     yield LogRecord(
                         topic, partition, one.offset, one.timestamp, one.key, one.value, one.headers
                     )
@@ -172,8 +171,7 @@ class Consumer:
             self._fetcher.hold()
             self._fail(partial(MalformedRecords, text))
             raise MalformedRecords(text) from None
-        header = fetched.header
-        assigned.position = max(assigned.position, header.base_offset + header.last_offset_delta + 1)
+        assigned.position = fetched.header.base_offset + fetched.header.last_offset_delta + 1
 
     def _lay_down(self) -> None:
         """The record in hand is read."""

@@ -89,7 +89,7 @@ class Assigned:
     def moved(self) -> None:
         """If nothing waits, what is handed out next is what is asked for next."""
         if not self.waiting:
-            self.position = max(self.position, self.fetch_at)
+            self.position = self.fetch_at
 
 
 class Fetched(NamedTuple):
@@ -97,6 +97,8 @@ class Fetched(NamedTuple):
 
     assigned: Assigned
     era: int
+    first: int
+    """The offset that was asked for; what is before it in the batch is not."""
     header: BatchHeader
     octets: memoryview
 
@@ -330,11 +332,11 @@ class Fetcher:
                 return
             following = header.base_offset + header.last_offset_delta + 1
             if following > assigned.fetch_at:
-                assigned.fetch_at = following
+                first, assigned.fetch_at = assigned.fetch_at, following
                 if header.attributes & records.CONTROL:
                     assigned.moved()
                 else:
-                    self._buffer.append(Fetched(assigned, assigned.era, header, octets[at:end]))
+                    self._buffer.append(Fetched(assigned, assigned.era, first, header, octets[at:end]))
                     self._size += header.size
                     assigned.waiting += 1
             at = end
@@ -378,5 +380,4 @@ class Fetcher:
                 assigned.resetting = False
         if assigned.era == era:
             assigned.fetch_at = found[assigned.place]
-            if not assigned.waiting:
-                assigned.position = assigned.fetch_at
+            assigned.moved()

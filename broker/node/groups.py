@@ -95,6 +95,7 @@ class Groups:
         self._scheduler = scheduler
         self._options = options
         self._hosted: dict[str, Hosted] = {}
+        self._written: Commit | None = None
         self._snapshot_size = 0
         self._anew: Iterator[Record] | None = None
         self._expired_ms = 0
@@ -122,6 +123,16 @@ class Groups:
 
     def _made(self, group_id: str) -> Hosted:
         return Hosted(Group(group_id, self._options.limits, _new_member_id, topics_of))
+
+    @property
+    def unsafe(self) -> Commit | None:
+        """The commit that makes the newest of the groups' log safe, if it is not yet.
+
+        Nobody outside is told before what may be gone after a crash: a generation whose number would be given
+        to another, or an offset that is then an earlier one.
+        """
+        written = self._written
+        return None if written is None or written.done else written
 
     # ---- members ----
 
@@ -182,8 +193,12 @@ class Groups:
         if group.replies:
             replies = list(group.replies)
             group.replies.clear()
+            unsafe = self.unsafe
             for token, reply in replies:
-                token(reply)
+                if unsafe is not None and isinstance(reply, SyncReply):
+                    unsafe.waiters.append(partial(token, reply))
+                else:
+                    token(reply)
         moment = group.next_moment()
         if hosted.timer is not None and hosted.timer.waiting and hosted.timer.moment_ms == moment:
             return
@@ -329,7 +344,8 @@ class Groups:
         left = iter(written)
         while self._write_batch(partition, left):
             pass
-        return self._flusher.open
+        self._written = self._flusher.open
+        return self._written
 
     @staticmethod
     def _write_batch(partition: Partition, left: Iterator[Record]) -> int:

@@ -20,6 +20,7 @@ def test_offsets_of_topics_that_consumers_do_not_read_may_be_deleted() -> None:
     syncs: list[SyncReply] = []
     member_id = joins[0].member_id
     groups.sync("readers", Sync(member_id, None, 1, "consumer", "range", []), syncs.append)
+    stepped.commit()
     assert syncs[0].error is None
     group = groups.hosted("readers").group
     assert group.subscribed_topics() == {"read"}

@@ -91,6 +91,7 @@ def stable(node: SteppedNode, group: str, **more: Any) -> Member:
     member = Member(node, group, **more)
     member.join()
     member.sync({member.id: b"all of it"})
+    node.commit()
     assert member.synced[-1].assignment == b"all of it"
     return member
 
@@ -132,6 +133,23 @@ def test_offsets_come_back_with_all_that_belongs_to_them(under, end):
         again.abandon()
         if end != "crash":
             break
+
+
+def test_a_member_hears_what_to_do_when_its_generation_outlives_a_crash(under):
+    """Or another generation would get the same number, and two members the same partitions."""
+    member = Member(under, "g")
+    member.join()
+    member.sync({member.id: b"all of it"})
+    under.end_pass()
+    assert member.synced == []
+    again = SteppedNode(under.files.copy().kill(), under.definitions)
+    assert again.node.groups.find("g") is None
+    again.abandon()
+    under.commit()
+    assert [answer.assignment for answer in member.synced] == [b"all of it"]
+    again = under.kill()
+    assert hosted(again, "g").group.describe().generation == 1
+    again.abandon()
 
 
 def test_what_was_committed_is_safe_with_its_commit_and_not_before(under):

@@ -223,6 +223,24 @@ async def test_a_later_commit_takes_the_place_of_an_earlier(wire):
     assert await committed(wire) == {("t", 0): (3, "back")}
 
 
+async def test_nobody_is_told_of_a_commit_before_it_is_safe(wire, kafka):
+    await wire.create("t")
+    await commit(wire, {("t", 0): 1})
+    other = await kafka.dial()
+    partition = {"partition_index": 0, "committed_offset": 2, "committed_metadata": ""}
+    body = {"group_id": "g", "topics": [{"name": "t", "partitions": [partition]}]}
+    await wire.send(api.OFFSET_COMMIT, body)
+    asked = {"groups": [{"group_id": "g", "topics": None}]}
+    for version, body in ((8, asked), (7, {"group_id": "g", "topics": None})):
+        await other.send(api.OFFSET_FETCH, body, version)
+        answer = await other.answer()
+        found = answer["groups"][0] if version == 8 else answer
+        if found["topics"][0]["partitions"][0]["committed_offset"] == 2:
+            assert kafka.node.groups.unsafe is None
+    await wire.answer()
+    assert await committed(other) == {("t", 0): (2, "")}
+
+
 async def test_what_cannot_be_committed(wire):
     await wire.create("t")
     asked = {("t", 0): 1, ("t", 1): 1, ("missing", 0): 1}

@@ -83,7 +83,7 @@ def offset_fetch(connection: KafkaConnection, request: Request, reply: Reply) ->
     body = request.body
     if request.version >= _BY_GROUPS_FROM:
         groups = [_fetched(connection, one["group_id"], one["topics"]) for one in body["groups"]]
-        reply.answer({"groups": groups})
+        reply.answer_after(connection.node.groups.unsafe, {"groups": groups})
         return
     found = _fetched(connection, body["group_id"], body["topics"])
     if request.version < 2:  # where there is no place for the group's error, each partition has it
@@ -92,7 +92,7 @@ def offset_fetch(connection: KafkaConnection, request: Request, reply: Reply) ->
             numbers = topic["partition_indexes"]
             partitions = [_nothing(number, code) for number in numbers]
             found["topics"].append({"name": topic["name"], "partitions": partitions})
-    reply.answer(found)
+    reply.answer_after(connection.node.groups.unsafe, found)
 
 
 def _fetched(

@@ -5,8 +5,8 @@ Shape:  four passes over a directory
         1. remove what a rewrite had not finished
         2. take each segment: by its index if that fits, else by a scan that checks every batch
         3. cut the end of the last segment back to its last whole batch
-        4. read the settlements, lay the journal over, and raise `next_offset` over every offset that was
-           settled or handed out
+        4. lay the journal over, read the settlements, and raise `next_offset` over every offset that was
+           settled or handed out; files beside a segment that is gone go when what they say is safe
 Limits: a scan holds one segment in memory.
 Why:    What is wrong at the end of a log was never confirmed, or the journal has it: a commit is answered
         after its sync. With sound batches behind it, it is the same (a disk writes in the order it likes
@@ -32,15 +32,15 @@ from broker.storage.index import Index
 from broker.storage.journal import Entry
 from broker.storage.log import OFFSET_MAX, SEGMENT_OFFSETS_MAX, SEGMENT_SIZE_MAX, Log, remove_files
 from broker.storage.segment import (
-    COMPANION_SUFFIXES,
     CUT_SUFFIX,
     INDEX_SUFFIX,
     LOG_SUFFIX,
+    PRODUCERS_SUFFIX,
     REWRITE_SUFFIX,
     SETTLED_SUFFIX,
     Segment,
 )
-from broker.storage.settlements import Settlement, decode_blocks, encode_block
+from broker.storage.settlements import Blocks, Settlement, decode_blocks, encode_block
 
 _WRITE_HANDLES = 4
 
@@ -85,10 +85,14 @@ def open_log(
         segments.append(segment)
     next_offset = segments[-1].next_offset if segments else 0
     log = Log(id, directory, reader, segments, next_offset, segment_size_max)
-    known, orphaned = _read_settlements(files, reader, log, names, report)
-    _settle(log, known)
-    _remove_orphans(files, reader, log, names)
-    _lay_over(files, log, journaled, [*orphaned, *(one for entry in journal for one in entry.settlements)])
+    _remove_orphans(files, reader, log, names, (INDEX_SUFFIX, PRODUCERS_SUFFIX))
+    _lay_over(files, log, journaled)
+    settled = _take_settlements(log, _read_settlements(files, reader, log, names, report))
+    settled += [one for entry in journal for one in entry.settlements]
+    if settled:
+        _carry_out(files, log, [], settled)
+        _settle(log, settled)
+    _remove_orphans(files, reader, log, names, (SETTLED_SUFFIX,))  # what they say is safe elsewhere only now
     return log, report
 
 
@@ -327,11 +331,9 @@ def _replace(files: Files, path: str, buffers: list[bytes]) -> None:
 
 def _read_settlements(
     files: Files, reader: Handles, log: Log, names: list[str], report: Report
-) -> tuple[list[Settlement], list[Settlement]]:
-    """What the files beside segments say, and what stands in files whose segment is gone."""
-    by_base = {segment.base_offset: segment for segment in log.segments}
-    known: list[Settlement] = []
-    orphaned: list[Settlement] = []
+) -> dict[int, Blocks]:
+    """What the files beside segments say, also those whose segment is gone, by base offset."""
+    beside: dict[int, Blocks] = {}
     for name in names:
         base = _base_of(name, SETTLED_SUFFIX)
         if base is None:
@@ -340,24 +342,29 @@ def _read_settlements(
         octets = reader.read(path, 0, max(files.size(path), 0))
         reader.forget(path)
         found = decode_blocks(octets)
-        segment = by_base.get(base)
-        if segment is None:
-            orphaned += found.entries
-            continue
-        known += found.entries
-        segment.settled_size = found.size
-        segment.settled_unsynced = found.size > 0
         for damaged in found.damaged:
             said = f"{path} at octet {damaged.start}: {len(damaged)} octets are no settlements"
             report.damaged.append(said + " and passed over: messages may come again")
         if found.damaged:
             block = encode_block(found.entries)
             _replace(files, path, [block])
-            segment.settled_size = len(block)
+            found = Blocks(found.entries, [], len(block))
         elif found.size < len(octets):
             report.cut.append(f"{path} at octet {found.size}: {len(octets) - found.size} octets are cut")
             files.truncate(path, found.size)
-    return known, orphaned
+        beside[base] = found
+    return beside
+
+
+def _take_settlements(log: Log, beside: dict[int, Blocks]) -> list[Settlement]:
+    """Settle what the files beside the log's segments say; returns what those say whose segment is gone."""
+    for segment in log.segments:
+        found = beside.pop(segment.base_offset, None)
+        if found is not None:
+            segment.settled_size = found.size
+            segment.settled_unsynced = found.size > 0
+            _settle(log, found.entries)
+    return [one for found in beside.values() for one in found.entries]
 
 
 def _settle(log: Log, entries: Iterable[Settlement]) -> None:
@@ -371,7 +378,7 @@ def _settle(log: Log, entries: Iterable[Settlement]) -> None:
             log.next_offset = max(log.next_offset, entry.first)
 
 
-def _lay_over(files: Files, log: Log, journaled: Sequence[Batch], settled: list[Settlement]) -> None:
+def _lay_over(files: Files, log: Log, journaled: Sequence[Batch]) -> None:
     """Write into the files what only the journal has; twice is harmless."""
     appended: list[Batch] = []
     end = log.segments[-1].next_offset if log.segments else 0
@@ -379,25 +386,27 @@ def _lay_over(files: Files, log: Log, journaled: Sequence[Batch], settled: list[
         if batch.base_offset >= end:
             appended.append(batch)
             end = batch.next_offset
-    known_end = max(log.next_offset, end)
-    if appended or settled:
-        if appended:
-            log.next_offset = appended[0].base_offset
-        writer = files.handles(_WRITE_HANDLES)
-        for write in itertools.chain(*log.write(appended, settled)):
-            write.carry_out(files, writer)
-        writer.close()
-        log.written()
-    log.next_offset = known_end
-    _settle(log, settled)
+    if appended:
+        log.next_offset = appended[0].base_offset
+        _carry_out(files, log, appended, [])
 
 
-def _remove_orphans(files: Files, reader: Handles, log: Log, names: list[str]) -> None:
+def _carry_out(files: Files, log: Log, appended: list[Batch], settled: list[Settlement]) -> None:
+    writer = files.handles(_WRITE_HANDLES)
+    for write in itertools.chain(*log.write(appended, settled)):
+        write.carry_out(files, writer)
+    writer.close()
+    log.written()
+
+
+def _remove_orphans(
+    files: Files, reader: Handles, log: Log, names: list[str], suffixes: Sequence[str]
+) -> None:
     """A crash between removing a segment and its companions leaves these."""
     known = {None, *(segment.base_offset for segment in log.segments)}
     orphans = [
         f"{log.directory}/{name}"
         for name in names
-        if any(_base_of(name, suffix) not in known for suffix in COMPANION_SUFFIXES)
+        if any(_base_of(name, suffix) not in known for suffix in suffixes)
     ]
     remove_files(files, reader, orphans)

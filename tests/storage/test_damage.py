@@ -5,15 +5,20 @@ What a reader is served afterwards is what was written, or less by the batch tha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
+
 import pytest
 
 from broker.storage import batch as batches
 from broker.storage import recovery
 from broker.storage.errors import CorruptLog
+from broker.storage.journal import Entry
 from broker.storage.log import OFFSET_MAX, Log
 from broker.storage.recovery import Report
-from fakes import FakeFiles
-from log_owner import DIRECTORY, LogOwner, contents
+from broker.storage.settlements import Settlement, encode_block, settlement
+from fakes import FakeFiles, PowerFailed
+from log_owner import DIRECTORY, LogOwner, contents, record
 
 BITS = (0x01, 0x80, 0xFF)
 
@@ -56,8 +61,8 @@ def flipped(octets: bytes, at: int, bits: int) -> bytes:
     return octets[:at] + bytes([octets[at] ^ bits]) + octets[at + 1 :]
 
 
-def opened(files: FakeFiles) -> tuple[Log, Report]:
-    return recovery.open_log(files, files.handles(4), 1, DIRECTORY, segment_size_max=540)
+def opened(files: FakeFiles, journal: Sequence[Entry] = ()) -> tuple[Log, Report]:
+    return recovery.open_log(files, files.handles(4), 1, DIRECTORY, segment_size_max=540, journal=journal)
 
 
 def stumbled(log: Log) -> CorruptLog | None:
@@ -159,6 +164,29 @@ def test_a_flipped_octet_costs_a_batch_in_the_middle_and_no_other():
             saved = files.octets(path_of(24, f".{BATCH_SIZE}.cut"))
             assert saved == flipped(octets, at, 0xFF)[BATCH_SIZE : 2 * BATCH_SIZE]
         goes_on(files, log, found)
+
+
+@pytest.mark.parametrize("kept", ["every segment", "none"])
+@pytest.mark.parametrize("steps", range(8))
+def test_what_stands_beside_a_segment_that_is_gone_is_not_lost_in_recovery_either(steps, kept):
+    """It may say where the log begins, or what is settled of the journal's messages."""
+    mark = Settlement(29, 0, 0)
+    for seed in range(20):
+        files = FILES.copy()
+        for base in (0, 12, 24) if kept == "none" else (0,):
+            for suffix in (".log", ".index", ".settled"):
+                files.remove(path_of(base, suffix))
+        files.put(path_of(0, ".settled"), encode_block([settlement(range(3)), mark]))
+        batch = batches.encode(0 if kept == "none" else 33, 3, [record(9, 0) * 3])
+        journal = [Entry(1, [batch], [])]
+        files = files.copy()
+        files.power_fails_after = files.steps + steps
+        with suppress(PowerFailed):
+            opened(files, journal)
+        log, report = opened(files.crash(seed), journal)
+        assert (log.mark, report.damaged) == (29, [])
+        assert not {0, 1, 2} & {*contents(log)}
+        assert len(contents(log)) == (0 if kept == "none" else len(without(*range(12))) + 3)
 
 
 # ---- segments that are full ----

@@ -4,8 +4,12 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from broker.storage import recovery
 from fakes import PowerFailed
 from log_owner import DIRECTORY, LogOwner, contents, record
+
+
+AGAIN = st.one_of(st.none(), st.none(), st.tuples(st.integers(0, 8), st.integers(0, 2**32)))
 
 
 class LogMachine(RuleBasedStateMachine):
@@ -75,20 +79,36 @@ class LogMachine(RuleBasedStateMachine):
             pass
 
     @precondition(lambda self: self.commits)
-    @rule(steps=st.integers(0, 12), seed=st.integers(0, 2**32), drop=st.booleans())
-    def crash_in_a_commit(self, steps, seed, drop):
+    @rule(steps=st.integers(0, 12), seed=st.integers(0, 2**32), drop=st.booleans(), again=AGAIN)
+    def crash_in_a_commit(self, steps, seed, drop, again):
         self.owner.files.power_fails_after = self.owner.files.steps + steps
         self._until_the_end(drop)
-        self.owner.after_crash(self.owner.files.crash(seed))
+        self.owner.after_crash(self._crashed_again(self.owner.files.crash(seed), again))
         self._begin()
 
     @precondition(lambda self: self.commits)
-    @rule(steps=st.integers(0, 12), drop=st.booleans())
-    def kill_in_a_commit(self, steps, drop):
+    @rule(steps=st.integers(0, 12), drop=st.booleans(), again=AGAIN)
+    def kill_in_a_commit(self, steps, drop, again):
         self.owner.files.power_fails_after = self.owner.files.steps + steps
         self._until_the_end(drop)
-        self.owner.after_kill(self.owner.files.kill())
+        files = self.owner.files.kill()
+        if again is None:
+            self.owner.after_kill(files)
+        else:
+            self.owner.after_crash(self._crashed_again(files, again))
         self._begin()
+
+    def _crashed_again(self, files, again):
+        """The power may fail once more, in recovery."""
+        if again is None:
+            return files
+        steps, seed = again
+        files.power_fails_after = files.steps + steps
+        try:
+            recovery.open_log(files, files.handles(8), 1, DIRECTORY, segment_size_max=500)
+        except PowerFailed:
+            pass
+        return files.crash(seed)
 
     def _until_the_end(self, drop):
         try:

@@ -41,7 +41,7 @@ logger = logging.getLogger("broker.node")
 # More logs than this in one commit go through the journal, unless there is so much for each that writing it
 # twice would cost more than a few syncs.
 DIRECT_LOGS_MAX: Final = 2
-DIRECT_SIZE_MIN: Final = 512 * 1024
+DIRECT_SIZE_MIN: Final = 64 * 1024
 JOURNAL_SIZE_MAX: Final = 16 * 1024 * 1024
 SETTLE_MS: Final = 100
 UNWRITTEN_MAX: Final = 16 * 1024 * 1024

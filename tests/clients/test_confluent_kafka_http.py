@@ -40,13 +40,14 @@ def metric(http, name, **labels):
 
 def test_members_of_a_group_and_their_lag(broker, http, topic):
     sender = producer(broker.bootstrap)
-    for partition in range(3):
-        produce(sender, topic, [b"x"] * 10, partition=partition)
+    assert http.put(f"/api/topics/%2F/{topic}", json={"partitions": 3}).status_code == 201
     with ExitStack() as made:
         members = [made.enter_context(closing(consumer(broker.bootstrap, topic))) for _ in "ab"]
         for client in members:
             client.subscribe([topic])
         poll(members, spread(members, [1, 2]))
+        for partition in range(3):
+            produce(sender, topic, [b"x"] * 10, partition=partition)
         take(members, 30)
         for client in members:
             client.commit(asynchronous=False)

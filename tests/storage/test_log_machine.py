@@ -8,7 +8,6 @@ from broker.storage import recovery
 from fakes import PowerFailed
 from log_owner import DIRECTORY, LogOwner, contents, record
 
-
 AGAIN = st.one_of(st.none(), st.none(), st.tuples(st.integers(0, 8), st.integers(0, 2**32)))
 
 

@@ -237,6 +237,8 @@ class Partition:
         """
         self._check_offset(offset)
         below = self.high_watermark
+        if offset == below:
+            return []
         found: list[Batch] = []
         if not self._tail.has(offset):
             found = self._mended(partial(self.log.read, offset, size_max))

@@ -53,14 +53,15 @@ INTERVAL_MS: Final = {
 class _Position:
     """Where the reader is in one partition."""
 
-    __slots__ = ("_batch", "number", "octets", "offset", "partition")
+    __slots__ = ("_batch", "_batches", "_behind", "number", "offset", "partition")
 
     def __init__(self, partition: Partition, number: int | None, offset: int) -> None:
         self.partition = partition
         self.number = number
         """None where there is only one."""
         self.offset = offset
-        self.octets = b""
+        self._batches: deque[bytes] = deque()
+        self._behind = 0
         self._batch: Iterator[Record] = iter(())
 
     @property
@@ -70,7 +71,7 @@ class _Position:
 
     def next(self) -> Record | None:
         """The next record; what retention has taken away, and what cannot be opened, is passed over."""
-        while self.offset < self.partition.high_watermark:
+        while True:
             try:
                 for record in self._batch:
                     if record.offset >= self.offset:
@@ -80,32 +81,29 @@ class _Position:
                 logger.error("partition %s: the batch at %d: %s", self.partition.name, self.offset, problem)
             if not self._open():
                 return None
-        return None
 
     def _open(self) -> bool:
-        """Go on to the next batch, if there is one."""
-        if not self._has_batch() and not self._read():
-            return False
-        header = records.read_header(self.octets)
-        batch, self.octets = self.octets[: header.size], self.octets[header.size :]
+        """Go on to the next batch, if there is one; compaction may have left nothing at the end of this one."""
         self._batch = iter(())
-        if header.base_offset + header.last_offset_delta >= self.offset:
-            self._batch = records.iterate(batch)
+        self.offset = max(self.offset, self._behind)
+        if not self._batches and not self._read():
+            return False
+        octets = self._batches.popleft()
+        header = records.read_header(octets)
+        self._behind = header.base_offset + header.last_offset_delta + 1
+        if self._behind > self.offset:
+            self._batch = records.iterate(octets)
         return True
-
-    def _has_batch(self) -> bool:
-        octets = self.octets
-        return len(octets) >= records.HEADER_SIZE and len(octets) >= records.read_header(octets).size
 
     def _read(self) -> bool:
         partition = self.partition
         if self.offset < partition.start_offset:
             self.offset = partition.start_offset
         try:
-            self.octets = partition.read(self.offset, _READ_SIZE)
+            self._batches.extend(partition.batches(self.offset, _READ_SIZE))
         except OffsetOutOfRange:
             return False
-        return bool(self.octets)
+        return bool(self._batches)
 
 
 class StreamReader:

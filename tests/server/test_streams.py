@@ -27,6 +27,7 @@ async def filled(channel, count, name="s", **props):
     await channel.confirm_mode()
     for number in range(count):
         await channel.publish(b"%d" % number, to=name, **props)
+        await channel.settle()  # so that each is a batch of its own
     await channel.confirms(count)
 
 

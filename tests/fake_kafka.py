@@ -30,6 +30,18 @@ from fake_broker import Pipe, pipes
 CUT: Final = object()
 
 
+class _ClientEnd(Pipe):
+    """Of a connection; it notes when it is closed."""
+
+    def __init__(self, pipe: Pipe) -> None:
+        super().__init__(pipe._out, pipe._into)
+        self.is_open = True
+
+    async def aclose(self) -> None:
+        self.is_open = False
+        await super().aclose()
+
+
 class FakeKafka:
     """Its attributes may be changed at any time."""
 
@@ -49,7 +61,8 @@ class FakeKafka:
             api.LIST_OFFSETS: self.list_offsets,
             api.FETCH: self.fetch,
         }
-        self.streams: list[Pipe] = []
+        self.connections: list[_ClientEnd] = []
+        self._streams: list[Pipe] = []
         self._tasks = tasks
 
     # ---- the client's side ----
@@ -61,9 +74,10 @@ class FakeKafka:
         await anyio.lowlevel.checkpoint()
         self.dialled.append(address)
         here, there = pipes()
-        self.streams.append(there)
+        self._streams.append(there)
+        self.connections.append(_ClientEnd(here))
         self._tasks.start_soon(self._serve, there)
-        return here
+        return self.connections[-1]
 
     def count(self, kind: Api) -> int:
         """How many requests of it came."""
@@ -71,8 +85,12 @@ class FakeKafka:
 
     async def cut(self) -> None:
         """All connections end."""
-        for stream in self.streams:
+        for stream in self._streams:
             await stream.aclose()
+
+    @property
+    def open_connections(self) -> int:
+        return sum(connection.is_open for connection in self.connections)
 
     # ---- the broker's side ----
 

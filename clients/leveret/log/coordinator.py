@@ -19,7 +19,7 @@ from broker.kafka.wire import Struct
 from leveret.errors import AuthenticationFailed, ConnectionFailed, LeveretError
 from leveret.log.backoff import Backoff
 from leveret.log.cluster import Cluster
-from leveret.log.errors import LOST_COORDINATOR, RETRIABLE, UNREACHED, CommitFailed, refused
+from leveret.log.errors import LOST_COORDINATOR, RETRIABLE, UNREACHED, CommitFailed, name_of, refused
 from leveret.log.offsets import by_topic
 from leveret.log.pool import COMMON
 from leveret.log.record import TopicPartition
@@ -71,9 +71,9 @@ class Coordinator:
                 if not code:
                     return Address(found["host"], found["port"])
                 if code not in RETRIABLE:
-                    break
+                    raise refused(code, f"group {self.group!r} has no coordinator")
                 await backoff.pause()
-        raise refused(code, f"group {self.group!r} has no coordinator")
+        raise ConnectionFailed(f"group {self.group!r} has no coordinator: {name_of(code)}")
 
     # ---- offsets ----
 
@@ -144,14 +144,15 @@ class Coordinator:
                     code = take(await self.ask(api, body))
                     if not code:
                         return
-                    problem = refused(code, f"group {self.group!r}: {api.name}")
+                    problem = refused(code, api.name)
                 except AuthenticationFailed:
                     raise
                 except UNREACHED as error:
                     self.forget()
                     problem = error
                 await backoff.pause()
-        raise problem or ConnectionFailed(f"group {self.group!r}: {api.name} was not answered in time")
+        why = problem or f"{api.name} was not answered in time"
+        raise ConnectionFailed(f"group {self.group!r}: {why}")
 
     def _may_pass(self, code: int, what: str) -> int:
         """The code of an error that may pass. Raises BrokerError for others."""

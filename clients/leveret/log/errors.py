@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from broker.kafka.errors import ErrorCode
-from leveret.errors import ConnectionClosed, ConnectionFailed, LeveretError
+from leveret.errors import AuthenticationFailed, ConnectionClosed, ConnectionFailed, LeveretError
 
 # Each that waits raises an exception of its own.
 Reason: TypeAlias = Callable[[], LeveretError]
@@ -143,6 +143,13 @@ _KINDS: Final[dict[int, type[BrokerError]]] = {
 def refused(code: int, text: str, said: str | None = None) -> BrokerError:
     """The exception for a broker's code; `said` is the broker's own text."""
     return _KINDS.get(code, BrokerError)(code, f"{text}: {said}" if said else text)
+
+
+def may_pass(error: LeveretError) -> bool:
+    """The network, or a broker, may be in a better state in a moment."""
+    if isinstance(error, BrokerError):
+        return error.code in RETRIABLE and not isinstance(error, UnknownTopic)
+    return isinstance(error, UNREACHED) and not isinstance(error, AuthenticationFailed)
 
 
 def again(error: LeveretError) -> LeveretError:

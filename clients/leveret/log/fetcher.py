@@ -29,17 +29,17 @@ from broker.kafka import records
 from broker.kafka.errors import ErrorCode
 from broker.kafka.records import BatchHeader
 from broker.kafka.wire import Struct
-from leveret.errors import AuthenticationFailed
+from leveret.errors import LeveretError
 from leveret.log.cluster import Cluster
 from leveret.log.errors import (
     RETRIABLE,
     STALE,
     UNREACHED,
-    BrokerError,
     MalformedRecords,
     OffsetOutOfRange,
     Reason,
     again,
+    may_pass,
     refused,
 )
 from leveret.log.offsets import Offset, look_up
@@ -218,16 +218,15 @@ class Fetcher:
             self._tasks.start_soon(self._do, what, task)
 
     async def _do(self, what: object, task: Callable[[], Awaitable[None]]) -> None:
-        """What the network does is tried again; what a broker refuses is the end."""
+        """What may pass is tried again; what a broker refuses is the end."""
         try:
             await task()
-        except AuthenticationFailed as error:
-            self._stop(partial(again, error))
-        except UNREACHED as error:
-            logger.warning("reading goes on when a broker can be reached: %s", error)
-            await anyio.sleep(RETRY_S)
-        except BrokerError as error:
-            self._stop(partial(again, error))
+        except LeveretError as error:
+            if not may_pass(error):
+                self._stop(partial(again, error))
+            else:
+                logger.warning("reading goes on when that has passed: %s", error)
+                await anyio.sleep(RETRY_S)
         self._under_way.discard(what)
         self._bell.set()
 

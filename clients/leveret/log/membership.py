@@ -29,12 +29,12 @@ from broker.kafka.consumer_protocol import (
 )
 from broker.kafka.errors import ErrorCode
 from broker.kafka.wire import Struct
-from leveret.errors import AuthenticationFailed, LeveretError
+from leveret.errors import LeveretError
 from leveret.log import assignor
 from leveret.log.backoff import Backoff
 from leveret.log.cluster import AGE_S, Cluster
 from leveret.log.coordinator import Coordinator, Member
-from leveret.log.errors import LOST_COORDINATOR, RETRIABLE, UNREACHED, NotAuthorized, UnknownTopic, refused
+from leveret.log.errors import LOST_COORDINATOR, RETRIABLE, NotAuthorized, UnknownTopic, may_pass, refused
 from leveret.log.record import TopicPartition
 
 logger = logging.getLogger("leveret")
@@ -100,9 +100,9 @@ class Membership:
                 await self._stay()
             except _JoinAgain as again:
                 lost = again.lost
-            except AuthenticationFailed:
-                raise
-            except UNREACHED as error:
+            except LeveretError as error:
+                if not may_pass(error):
+                    raise
                 logger.warning("group %r: joining again: %s", self._coordinator.group, error)
                 self._coordinator.forget()
                 lost = True
@@ -196,9 +196,9 @@ class Membership:
         """Whether the broker has heard of us. Raises _JoinAgain."""
         try:
             answer = await self._coordinator.ask(apis.HEARTBEAT, self._identity(), self._lane)
-        except AuthenticationFailed:
-            raise
-        except UNREACHED:
+        except LeveretError as error:
+            if not may_pass(error):
+                raise
             self._coordinator.forget()
             return False
         return self._check(answer["error_code"], "a heartbeat", passes=True)

@@ -37,6 +37,7 @@ from leveret.log.errors import (
     Reason,
     SendFailed,
     UnknownTopic,
+    may_pass,
     name_of,
     refused,
 )
@@ -155,7 +156,8 @@ class Sender:
         return False
 
     def _no_identity(self, error: LeveretError) -> None:
-        self._fail(partial(ProducerFailed, str(error)))
+        if not may_pass(error):
+            self._fail(partial(ProducerFailed, str(error)))
 
     def _leader(self, place: TopicPartition) -> Address | None:
         leader = self._cluster.leader(place)

@@ -1,0 +1,315 @@
+"""What a member of a group makes of what its coordinator says, and of a coordinator that says nothing."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+
+from backends import on_mock_clock
+from broker.kafka import api
+from broker.kafka.consumer_protocol import read_assignment, topics_of
+from broker.kafka.errors import ErrorCode
+from fake_kafka import CUT, fake_kafka
+from leveret.log import BrokerError, CommitFailed, ConnectionFailed, NotAuthorized
+
+
+class FakeGroup:
+    """The coordinator of a group with one member; `codes` are what is answered instead, by API, once each."""
+
+    def __init__(self, fake):
+        self.fake = fake
+        self.member = ""
+        self.members = 0
+        self.generation = 0
+        self.heartbeats = []
+        self.committed = {}
+        self.left = []
+        self.codes = {}
+        self.hosts = ["fake"]
+        fake.answers |= {
+            api.FIND_COORDINATOR: self.find,
+            api.JOIN_GROUP: self.join,
+            api.SYNC_GROUP: self.sync,
+            api.HEARTBEAT: self.heartbeat,
+            api.OFFSET_COMMIT: self.commit,
+            api.OFFSET_FETCH: self.fetch,
+            api.LEAVE_GROUP: self.leave,
+        }
+
+    def code(self, kind):
+        left = self.codes.get(kind)
+        return left.pop(0) if left else ErrorCode.NONE
+
+    def find(self, request):
+        code = self.code(api.FIND_COORDINATOR)
+        host = self.hosts[0] if len(self.hosts) == 1 else self.hosts.pop(0)
+        return {"coordinators": [{"key": "g", "error_code": code, "host": host, "port": 9092}]}
+
+    def join(self, request):
+        code = self.code(api.JOIN_GROUP)
+        if code:
+            return {"error_code": code}
+        if not request.body["member_id"]:
+            self.members += 1
+            self.member = f"member {self.members}"
+            return {"error_code": ErrorCode.MEMBER_ID_REQUIRED, "member_id": self.member}
+        assert request.body["member_id"] == self.member
+        self.generation += 1
+        (protocol,) = request.body["protocols"]
+        assert protocol["name"] == "range"
+        assert topics_of(bytes(protocol["metadata"])) == {"t"}
+        return {
+            "generation_id": self.generation,
+            "protocol_type": "consumer",
+            "protocol_name": "range",
+            "leader": self.member,
+            "member_id": self.member,
+            "members": [
+                {"member_id": self.member, "metadata": bytes(protocol["metadata"])},
+                {"member_id": "another", "metadata": b"garbage"},
+            ],
+        }
+
+    def sync(self, request):
+        code = self.code(api.SYNC_GROUP)
+        if code:
+            return {"error_code": code}
+        shares = {one["member_id"]: bytes(one["assignment"]) for one in request.body["assignments"]}
+        assert read_assignment(shares["another"]).partitions == {}
+        return {"assignment": shares[self.member]}
+
+    def heartbeat(self, request):
+        self.heartbeats.append((request.body["member_id"], request.body["generation_id"]))
+        return {"error_code": self.code(api.HEARTBEAT)}
+
+    def commit(self, request):
+        code = self.code(api.OFFSET_COMMIT)
+        topics = []
+        for topic in request.body["topics"]:
+            for one in topic["partitions"]:
+                if not code:
+                    self.committed[one["partition_index"]] = one["committed_offset"]
+            partitions = [
+                {"partition_index": one["partition_index"], "error_code": code} for one in topic["partitions"]
+            ]
+            topics.append({"name": topic["name"], "partitions": partitions})
+        return {"topics": topics}
+
+    def fetch(self, request):
+        code = self.code(api.OFFSET_FETCH)
+        (group,) = request.body["groups"]
+        topics = [
+            {
+                "name": topic["name"],
+                "partitions": [
+                    {"partition_index": number, "committed_offset": self.committed.get(number, -1)}
+                    for number in topic["partition_indexes"]
+                ],
+            }
+            for topic in group["topics"]
+        ]
+        return {"groups": [{"group_id": group["group_id"], "error_code": code, "topics": topics}]}
+
+    def leave(self, request):
+        self.left += [one["member_id"] for one in request.body["members"]]
+        return {}
+
+
+@asynccontextmanager
+async def grouped(url="kafka://fake"):
+    async with fake_kafka() as fake:
+        group = FakeGroup(fake)
+        async with fake.connect(url) as log:
+            yield fake, group, log
+
+
+def member(log, **options):
+    return log.consumer("t", group="g", **{"offset": "earliest", **options})
+
+
+@on_mock_clock
+async def test_a_member_comes_and_goes():
+    async with grouped() as (fake, group, log):
+        fake.add("t", b"x", b"y")
+        async with member(log) as consumer:
+            assert consumer.assignment == {("t", 0)}
+            assert (await anext(consumer)).value == b"x"
+            await anyio.sleep(10.5)
+            assert group.committed == {0: 0}  # that is in hand
+            assert (await anext(consumer)).value == b"y"
+            await anyio.sleep(5)
+            assert group.committed == {0: 1}
+        assert group.heartbeats == [("member 1", 1)] * 5
+        assert group.committed == {0: 2}
+        assert group.left == ["member 1"]
+
+
+@pytest.mark.parametrize(
+    ("code", "who", "committed"),
+    [
+        (ErrorCode.REBALANCE_IN_PROGRESS, "member 1", {0: 1}),
+        (ErrorCode.ILLEGAL_GENERATION, "member 1", {}),
+        (ErrorCode.UNKNOWN_MEMBER_ID, "member 2", {}),
+    ],
+)
+@on_mock_clock
+async def test_a_heartbeat_is_answered_with_join_again(code, who, committed):
+    """If the partitions are others' by then, there is nothing to commit any more."""
+    async with grouped() as (fake, group, log):
+        fake.add("t", b"x", b"y")
+        async with member(log, commit_interval=1000) as consumer:
+            assert (await anext(consumer)).value == b"x"
+            assert (await anext(consumer)).value == b"y"
+            consumer._lay_down()
+            consumer._fetcher.assigned["t", 0].position = 1
+            group.codes[api.HEARTBEAT] = [code]
+            await anyio.sleep(5)
+            assert group.heartbeats == [("member 1", 1)]
+            assert (group.generation, group.member) == (2, who)
+            assert group.committed == committed
+            await anyio.sleep(3)
+            assert group.heartbeats[-1] == (who, 2)
+
+
+@pytest.mark.parametrize("kind", [api.FIND_COORDINATOR, api.JOIN_GROUP, api.SYNC_GROUP, api.OFFSET_FETCH])
+@pytest.mark.parametrize(
+    "code", [ErrorCode.COORDINATOR_NOT_AVAILABLE, ErrorCode.COORDINATOR_LOAD_IN_PROGRESS]
+)
+@on_mock_clock
+async def test_a_coordinator_that_is_not_ready(kind, code):
+    async with grouped() as (fake, group, log):
+        group.codes[kind] = [code] * 8
+        async with member(log) as consumer:
+            assert consumer.assignment == {("t", 0)}
+            assert 1 < anyio.current_time() < 20
+        assert fake.count(kind) <= 10 + fake.count(api.JOIN_GROUP)
+
+
+@pytest.mark.parametrize("kind", [api.JOIN_GROUP, api.HEARTBEAT, api.OFFSET_COMMIT])
+@on_mock_clock
+async def test_a_coordinator_that_has_moved(kind):
+    async with grouped() as (fake, group, log):
+        group.hosts = ["fake", "moved"]
+        group.codes[kind] = [ErrorCode.NOT_COORDINATOR]
+        fake.add("t", b"x")
+        async with member(log, auto_commit=False) as consumer:
+            assert (await anext(consumer)).value == b"x"
+            await anyio.sleep(10)
+            await consumer.commit()
+        assert ("moved", 9092) in fake.dialled
+        assert group.committed == {0: 1}
+        assert group.left == ["member 1"]
+
+
+@on_mock_clock
+async def test_a_coordinator_that_is_away_for_a_while():
+    """Shorter than the session: the partitions stay ours."""
+    async with grouped() as (fake, group, log):
+        fake.add("t", b"x")
+        async with member(log) as consumer:
+            fake.answers[api.API_VERSIONS] = lambda _: CUT
+            await fake.cut()
+            await anyio.sleep(30)
+            fake.answers[api.API_VERSIONS] = fake.api_versions
+            await anyio.sleep(10)
+            assert group.generation == 1
+            assert len(group.heartbeats) > 1
+            assert (await anext(consumer)).value == b"x"
+
+
+@on_mock_clock
+async def test_a_coordinator_that_is_away_for_longer_than_the_session():
+    async with grouped() as (fake, group, log), member(log) as consumer:
+        fake.answers[api.API_VERSIONS] = lambda _: CUT
+        await fake.cut()
+        await anyio.sleep(150)
+        assert consumer.assignment == frozenset()
+        fake.answers[api.API_VERSIONS] = fake.api_versions
+        await anyio.sleep(40)
+        assert group.generation == 2
+        assert consumer.assignment == {("t", 0)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "expected"),
+    [
+        (api.FIND_COORDINATOR, ErrorCode.GROUP_AUTHORIZATION_FAILED, NotAuthorized),
+        (api.JOIN_GROUP, ErrorCode.GROUP_AUTHORIZATION_FAILED, NotAuthorized),
+        (api.JOIN_GROUP, ErrorCode.GROUP_MAX_SIZE_REACHED, BrokerError),
+        (api.SYNC_GROUP, ErrorCode.GROUP_AUTHORIZATION_FAILED, NotAuthorized),
+        (api.OFFSET_FETCH, ErrorCode.GROUP_AUTHORIZATION_FAILED, NotAuthorized),
+    ],
+)
+@on_mock_clock
+async def test_a_member_that_is_not_wanted(kind, code, expected):
+    async with grouped() as (fake, group, log):
+        group.codes[kind] = [code]
+        with pytest.raises(expected, match=f"group 'g'.*{code.name}"):
+            await member(log).__aenter__()
+        assert fake.count(api.HEARTBEAT) == 0
+
+
+@on_mock_clock
+async def test_a_member_that_is_not_wanted_any_more():
+    """The others have its partitions: what it has read ahead is not given out."""
+    async with grouped() as (fake, group, log):
+        fake.add("t", b"x", b"y")
+        async with member(log) as consumer:
+            assert (await anext(consumer)).value == b"x"
+            group.codes[api.HEARTBEAT] = [ErrorCode.GROUP_AUTHORIZATION_FAILED]
+            await anyio.sleep(5)
+            for _ in range(2):
+                with pytest.raises(NotAuthorized, match="group 'g': a heartbeat: GROUP_AUTHORIZATION_FAILED"):
+                    await anext(consumer)
+
+
+@on_mock_clock
+async def test_topics_that_get_more_partitions_are_shared_out_anew():
+    async with grouped() as (fake, _, log), member(log) as consumer:
+        fake.partitions = 3
+        await anyio.sleep(310)
+        assert len(consumer.assignment) == 3
+
+
+@pytest.mark.parametrize(
+    "code", [ErrorCode.ILLEGAL_GENERATION, ErrorCode.UNKNOWN_MEMBER_ID, ErrorCode.REBALANCE_IN_PROGRESS]
+)
+@on_mock_clock
+async def test_commits_that_fail(code):
+    async with grouped() as (fake, group, log):
+        fake.add("t", b"x")
+        async with member(log, auto_commit=False) as consumer:
+            await anext(consumer)
+            group.codes[api.OFFSET_COMMIT] = [code, ErrorCode.OFFSET_METADATA_TOO_LARGE]
+            with pytest.raises(CommitFailed, match=code.name):
+                await consumer.commit()
+            with pytest.raises(BrokerError, match=r"group 'g': t\[0\]: OFFSET_METADATA_TOO_LARGE"):
+                await consumer.commit()
+            assert group.committed == {}
+            group.codes[api.OFFSET_COMMIT] = [ErrorCode.COORDINATOR_LOAD_IN_PROGRESS] * 3
+            await consumer.commit()
+            assert group.committed == {0: 1}
+
+
+@on_mock_clock
+async def test_a_commit_that_is_not_answered():
+    async with grouped("kafka://fake?request_timeout=7000") as (fake, _, log):
+        fake.add("t", b"x")
+        async with member(log, auto_commit=False) as consumer:
+            await anext(consumer)
+            fake.answers[api.OFFSET_COMMIT] = lambda _: None
+            started = anyio.current_time()
+            with pytest.raises(ConnectionFailed, match="OffsetCommit"):
+                await consumer.commit()
+            assert anyio.current_time() - started == pytest.approx(7, abs=0.1)
+
+
+@on_mock_clock
+async def test_leaving_a_coordinator_that_does_not_answer():
+    async with grouped() as (fake, _, log):
+        async with member(log):
+            fake.answers[api.LEAVE_GROUP] = lambda _: None
+            started = anyio.current_time()
+        assert anyio.current_time() - started == pytest.approx(3)

@@ -64,7 +64,7 @@ def test_a_large_batch_without_its_last_records_is_left_behind():
 
 
 @pytest.mark.timeout(10)
-@pytest.mark.parametrize("at", [8, 16, 23, 61, 70])
+@pytest.mark.parametrize("at", [8, 16, 23, 61, 68])
 def test_a_batch_that_is_damaged_is_passed_over(at):
     node = SteppedNode()
     partition = node.create("orders").partition(0)

@@ -22,6 +22,8 @@ NAME_MAX: Final = 249
 OFFSETS_TOPIC: Final = "__consumer_offsets"
 
 _NAME = re.compile(r"[a-zA-Z0-9._-]+")
+# As many digits as the largest has: Python would read more, and underscores, and digits of other scripts.
+_WHOLE = re.compile(r"-?[0-9]{1,19}")
 _LONG_MAX = 2**63 - 1
 _INT_MAX = 2**31 - 1
 _DAY_MS = 24 * 60 * 60 * 1000
@@ -53,10 +55,7 @@ class Config:
 
 def _whole(low: int, high: int, default: int, type: ConfigType, effective: bool = True) -> Config:
     def allows(value: str) -> bool:
-        try:
-            return low <= int(value) <= high
-        except ValueError:
-            return False
+        return _WHOLE.fullmatch(value) is not None and low <= int(value) <= high
 
     return Config(type, str(default), f"a whole number from {low} to {high}", allows, effective)
 
@@ -79,7 +78,7 @@ def _boolean(default: str, *, effective: bool = True) -> Config:
 
 def _list_of(default: str, *names: str) -> Config:
     def allows(value: str) -> bool:
-        return bool(value) and set(split_list(value)) <= set(names)
+        return bool(given := set(split_list(value))) and given <= set(names)
 
     return Config(ConfigType.LIST, default, f"a list of {', '.join(names)}", allows)
 

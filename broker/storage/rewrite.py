@@ -69,7 +69,8 @@ def rewrite(handles: Handles, segment: Segment, live: list[range], keep: Keep) -
         kept = keep(batch, inside) if inside else []
         if not result.changed and kept != [batch]:  # they are what they were, or others: none compares equal
             result.changed = True
-            out.add([octets[:at]])
+            for start in range(0, at, _PIECE_SIZE):
+                out.add([octets[start : min(start + _PIECE_SIZE, at)]])
         for one in kept:
             result.add(one)
             if result.changed:
@@ -92,7 +93,10 @@ def read_batches(path: str, octets: bytes) -> Iterator[Batch]:
 
 
 class _Output:
-    """A new file, written in pieces: there may be many small batches."""
+    """A new file, written and synced in pieces.
+
+    Whoever waits for a commit waits for a piece at most, and many small batches are not all in memory.
+    """
 
     def __init__(self, handles: Handles, path: str) -> None:
         self._handles = handles
@@ -109,11 +113,10 @@ class _Output:
 
     def finish(self) -> None:
         self._write()
-        self._handles.sync(self._path)
         self._handles.forget(self._path)
 
     def _write(self) -> None:
-        self._handles.write(self._path, self._position, self._buffers)
+        self._handles.write(self._path, self._position, self._buffers, sync=True)
         self._position += self._size
         self._buffers, self._size = [], 0
 

@@ -12,6 +12,8 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
 
 WAIT_S = 20.0
+# What goes wrong raises; the library would print it, past pytest.
+_QUIET = {"log_level": 0}
 # So that a test need not wait for a member to hear of a rebalance, nor for what is behind a fetch.
 _QUICK = {"session.timeout.ms": 6000, "heartbeat.interval.ms": 200, "fetch.wait.max.ms": 100}
 _POLL_S = 0.02
@@ -19,7 +21,7 @@ _POLL_S = 0.02
 
 def producer(bootstrap: str, **settings: Any) -> Producer:
     """`_` in the names of settings is for `.`, but for callbacks."""
-    return Producer({"bootstrap.servers": bootstrap, "linger.ms": 0, **_dotted(settings)})
+    return Producer({"bootstrap.servers": bootstrap, "linger.ms": 0, **_QUIET, **_dotted(settings)})
 
 
 def consumer(bootstrap: str, group: str, **settings: Any) -> Consumer:
@@ -29,6 +31,7 @@ def consumer(bootstrap: str, group: str, **settings: Any) -> Consumer:
         "group.id": group,
         "auto.offset.reset": "earliest",
         "enable.auto.commit": False,
+        **_QUIET,
         **_QUICK,
     }
     return Consumer({**common, **_dotted(settings)})

@@ -32,7 +32,7 @@ from process import BrokerProcess
 
 @pytest.fixture
 def admin(log_broker):
-    return AdminClient({"bootstrap.servers": log_broker.bootstrap})
+    return AdminClient({"bootstrap.servers": log_broker.bootstrap, "log_level": 0})
 
 
 @pytest.fixture

@@ -179,7 +179,7 @@ def test_a_static_member_that_comes_back_in_time(member, filled, sender, topic, 
     owned = {two.partition for two in one.assignment()}
     told.clear()
     one.close()  # which a static member does without a word
-    admin = AdminClient({"bootstrap.servers": log_broker.bootstrap})
+    admin = AdminClient({"bootstrap.servers": log_broker.bootstrap, "log_level": 0})
     described = admin.describe_consumer_groups([topic])[topic].result(WAIT_S)
     assert sorted(two.group_instance_id for two in described.members) == ["one", "other"]
     one = member(group_instance_id="one")
@@ -251,7 +251,7 @@ def test_offsets_and_groups_survive_a_restart(returning_log_broker, topic):
     assert returning_log_broker.stop() == 0
     returning_log_broker.start()
     # The group is what it was, so that the member need not join again.
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
     described = admin.describe_consumer_groups([topic])[topic].result(WAIT_S)
     assert described.state == ConsumerGroupState.STABLE
     assert len(described.members) == 1

@@ -37,8 +37,8 @@ class Member:
         assigned = [(joined.member_id, octets)]
         sync = Sync(joined.member_id, None, joined.generation, "consumer", "range", assigned)
         self.node.groups.sync(self.group, sync, self.answers.append)
-        assert self.answers.pop().error is None
         await self.node.settled()
+        assert self.answers.pop().error is None
         return joined.member_id
 
 

@@ -15,7 +15,7 @@ EXAMPLES = ROOT / "examples"
 @pytest.fixture
 def broker(tmp_path):
     """One for each test: the examples have the names of their queues in them."""
-    with BrokerProcess(tmp_path) as running:
+    with BrokerProcess(tmp_path, kafka=True) as running:
         yield running
 
 
@@ -25,7 +25,11 @@ def start(broker):
     programs: list[Program] = []
 
     def start(name: str, *arguments: str) -> Program:
-        environment = {"AMQP_URL": broker.url, "PYTHONPATH": f"{ROOT}:{ROOT / 'clients'}"}
+        environment = {
+            "AMQP_URL": broker.url,
+            "KAFKA_URL": f"kafka://{broker.bootstrap}",
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'clients'}",
+        }
         programs.append(Program(EXAMPLES / name, *arguments, environment=environment))
         return programs[-1]
 
@@ -148,3 +152,28 @@ def test_leveret_s_own_client(start, backend):
     assert "confirmed: 3" in lines
     (returned,) = [line for line in lines if line.startswith("returned")]
     assert "NO_ROUTE" in returned
+
+
+@pytest.mark.parametrize("backend", ["trio", "asyncio"])
+def test_leveret_s_own_client_for_topics(start, backend):
+    first, sent = output(start("log_producer.py", "200", backend))
+    assert re.fullmatch(r"the first one is in partition [0-3], at offset 0", first)
+    assert re.fullmatch(r"sent: 200, to partitions \[[0-3, ]+\]", sent)
+    consumer = start("log_consumer.py", backend)
+    consumer.line("Waiting for views of 4 partitions")
+    views = [consumer.line(" saw ").split(" (")[0] for _ in range(201)]
+    assert [view for view in views if view.startswith("alice")] == [
+        "alice saw /welcome",
+        *[f"alice saw /page/{number}" for number in range(0, 200, 5)],
+    ]
+    assert consumer.interrupt() == 0, consumer.output
+    assert consumer.output.endswith("Bye\n")
+
+    # What is read is read, and what comes is shared.
+    members = [start("log_consumer.py", backend), start("log_consumer.py", backend)]
+    for member in members:
+        member.line("Waiting for views")
+    output(start("log_producer.py", "5", backend))
+    for member in members:
+        assert member.terminate() == 0, member.output
+        assert "/page/5 " not in member.output

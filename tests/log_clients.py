@@ -245,3 +245,13 @@ def read_logs(bootstrap: str, topic: str, partitions: int) -> dict[str, Log]:
         if isinstance(event, Read) and event.offset < logs[event.partition].end:
             logs[event.partition].records[event.offset] = event.record
     return logs
+
+
+def read_commits(bootstrap: str, topic: str, partitions: int, group: str) -> dict[str, int]:
+    """How far a group has got in each partition; negative where it has committed nothing."""
+    client = Consumer({**_COMMON, "bootstrap.servers": bootstrap, "group.id": group})
+    asked = [TopicPartition(topic, number) for number in range(partitions)]
+    found = client.committed(asked, timeout=WAIT_S)
+    client.close()
+    assert not any(one.error for one in found)
+    return {name_of(one): one.offset for one in found}

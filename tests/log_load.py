@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Self
 
-from log_clients import WAIT_S, Member, Reader, Sender, read_logs
+from log_clients import WAIT_S, Member, Reader, Sender, read_commits, read_logs
 from log_history import History, Log, Read
 
 GROUP = "group"
@@ -29,7 +29,7 @@ class Load:
         self.history = History()
         self._bootstrap = bootstrap
         self._topic = topic
-        self._partitions = partitions
+        self._place = (bootstrap, topic, partitions)
         self._seed = seed
         self._senders = [
             Sender(bootstrap, self.history, topic, partitions, f"sender-{number}", window=window)
@@ -84,8 +84,8 @@ class Load:
             name = f"member-{number}.{life}"
             member = Member(self._bootstrap, self.history, self._topic, name, GROUP)
             self._live(member, chance)
-            if chance.random() < 0.7 or self._read_all.is_set():
-                self._last_commit(member)
+            if chance.random() < 0.7:
+                member.commit(waits=True)
             member.close()
 
     def _live(self, member: Member, chance: random.Random) -> None:
@@ -97,13 +97,6 @@ class Load:
                 self._group_read += count
             if chance.random() < 0.2:
                 member.commit(waits=chance.random() < 0.1)
-
-    def _last_commit(self, member: Member) -> None:
-        """Before it leaves; in the end it must be heard."""
-        deadline = time.monotonic() + WAIT_S
-        while not member.commit(waits=True) and self._read_all.is_set():
-            assert time.monotonic() < deadline, "no commit is answered"
-            member.work()
 
     def _read(self) -> None:
         while not self._read_all.is_set():
@@ -130,13 +123,15 @@ class Load:
             time.sleep(0.02)
 
     def finish(self) -> dict[str, Log]:
-        """Returns the logs, when everybody has read them to their ends and has gone."""
+        """Returns the logs, when everybody has read and committed them to their ends, and has gone."""
         self._sent_all.set()
         self._wait(
             lambda: not any(thread.is_alive() for thread in self._threads[: len(_WINDOWS)]), "senders hang"
         )
-        logs = read_logs(self._bootstrap, self._topic, self._partitions)
+        logs = read_logs(*self._place)
         self._wait(lambda: self._has_read_all(logs), "not all is read")
+        ends = {name: log.end for name, log in logs.items()}
+        self._wait(lambda: read_commits(*self._place, GROUP) == ends, "not all is committed")
         self._read_all.set()
         for thread in self._threads:
             thread.join(WAIT_S)
@@ -149,6 +144,8 @@ class Load:
             (group, name, log.end - 1) for name, log in logs.items() if log.end for group in ("", GROUP)
         }
         for event in reversed(self.history.events):
+            if not missing:
+                break
             if isinstance(event, Read):
                 missing.discard((event.group, event.partition, event.offset))
         return not missing

@@ -12,11 +12,9 @@ import time
 
 import pytest
 import trio
-from confluent_kafka import TopicPartition
 
 from altered_broker import AlteredBroker
-from confluent import WAIT_S, consumer
-from log_clients import read_logs
+from log_clients import read_commits, read_logs
 from log_history import CommitAnswered, check
 from log_load import GROUP, Load
 from restarts import start_somehow
@@ -52,14 +50,6 @@ def free_port():
         return picked.getsockname()[1]
 
 
-def committed(bootstrap):
-    client = consumer(bootstrap, GROUP)
-    asked = [TopicPartition(TOPIC, number) for number in range(PARTITIONS)]
-    found = {f"{TOPIC}-{one.partition}": one.offset for one in client.committed(asked, timeout=WAIT_S)}
-    client.close()
-    return found
-
-
 @pytest.mark.crash
 @pytest.mark.timeout(ROUNDS * ROUND_S)
 @pytest.mark.parametrize("program", ["", OFTEN], ids=["as it is", "often"])
@@ -82,12 +72,11 @@ async def test_what_was_acknowledged_survives_any_number_of_kills(tmp_path, prog
         log = broker.log.read_text()
         assert "Traceback" not in log
         assert "ERROR" not in log
-        ends = {name: found.end for name, found in logs.items()}
-        assert committed(broker.bootstrap) == ends
         assert broker.stop() == 0
         broker.start()
-        assert read_logs(broker.bootstrap, TOPIC, PARTITIONS) == logs
-        assert committed(broker.bootstrap) == ends
+        place = (broker.bootstrap, TOPIC, PARTITIONS)
+        assert read_logs(*place) == logs
+        assert read_commits(*place, GROUP) == {name: found.end for name, found in logs.items()}
     commits = sum(isinstance(event, CommitAnswered) for event in load.history.events)
     print(f"{kills} kills, {load.acknowledged} records, {commits} commits, {time.monotonic() - began:.0f} s")
     assert load.acknowledged > 10 * ROUNDS

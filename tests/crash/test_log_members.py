@@ -17,7 +17,7 @@ TOPIC = "orders"
 GROUP = "group"
 PARTITIONS = 6
 # Kafka's least is 6 s, which is the time that such a test would wait.
-SESSION_MS = 1000
+SESSION_MS = 2000
 SHORT_SESSIONS = f"""
 from broker.model.group_limits import GroupLimits
 defaults = list(GroupLimits.__init__.__defaults__)

@@ -82,3 +82,47 @@ def test_nothing_has_happened_before_the_last_step():
             continue
         break
     assert steps >= 3
+
+
+def test_a_segment_that_would_be_the_same_again_is_not_written():
+    owner = sparse()
+    segment = owner.log.segments[0]
+    steps = owner.files.steps
+    result = rewrite(owner.handles, segment, [range(8)], lambda batch, live: [batch])
+    assert (result.changed, result.size, result.records) == (False, segment.size, segment.records)
+    assert owner.files.steps == steps
+
+
+def test_what_lies_before_the_first_change_is_written_as_it_is():
+    """And in pieces."""
+    owner = LogOwner(segment_size_max=3 << 20)
+    for _ in range(4):
+        owner.append(30_000)
+        owner.commit()
+    owner.append(30_000)
+    owner.commit()
+    segment = owner.log.segments[0]
+    assert segment.size > 2 << 20
+    result = rewrite(
+        owner.handles,
+        segment,
+        [range(segment.next_offset)],
+        lambda batch, live: [batch] if batch.base_offset != 90_000 else [],
+    )
+    kept = owner.files.octets(LOG)[: 3 * (61 + 30_000 * 24)]
+    assert owner.files.octets(REWRITE) == kept
+    assert (result.changed, result.size, result.records) == (True, len(kept), 90_000)
+
+
+def test_what_stays_of_a_batch_follows_what_stayed_of_others():
+    owner = sparse()
+    segment = owner.log.segments[0]
+    first, second = owner.log.read(0)[:2]
+    result = rewrite(
+        owner.handles,
+        segment,
+        [range(8)],
+        lambda batch, live: [] if batch.base_offset == first.base_offset else [batch],
+    )
+    assert owner.files.octets(REWRITE) == b"".join(second.buffers)
+    assert result.index.position(second.base_offset) == 0

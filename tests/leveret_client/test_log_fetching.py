@@ -137,6 +137,19 @@ async def test_a_topic_that_was_deleted_is_not_made_again():
 
 
 @on_mock_clock
+async def test_a_topic_that_was_made_anew_with_fewer_partitions():
+    async with fake_kafka() as fake, fake.connect() as log:
+        fake.partitions = 2
+        fake.add("t", b"x")
+        async with log.consumer("t", offset="earliest") as consumer:
+            assert await values(consumer, 1) == [b"x"]
+            fake.partitions = 1
+            fake.answers[api.FETCH] = refusing(fake, *[ErrorCode.UNKNOWN_TOPIC_OR_PARTITION] * 100)
+            with pytest.raises(UnknownTopic, match=r"t\[1\]"):
+                await anext(consumer)
+
+
+@on_mock_clock
 async def test_partitions_that_are_added_are_read_from_their_beginning():
     async with fake_kafka() as fake, fake.connect() as log:
         async with log.consumer("t", offset="latest") as consumer:

@@ -153,6 +153,40 @@ async def test_a_partition_without_a_leader_gets_one():
         assert 7 <= anyio.current_time() < 9
 
 
+@on_mock_clock
+async def test_a_topic_that_was_made_anew_with_fewer_partitions():
+    async with fake_kafka() as fake, fake.connect() as log, log.producer() as producer:
+        fake.partitions = 3
+        await producer.send("t", b"x", partition=0)
+        await producer.send("t", b"x", partition=2)
+
+        def code_of(topic, partition, _):
+            return ErrorCode.NONE if partition < fake.partitions else ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+
+        fake.answers[api.PRODUCE] = lambda request: fake.produced(request, code_of)
+        fake.partitions = 1
+        fake.requests.clear()
+        lost = await producer.send_soon("t", b"y", partition=2)
+        assert (await producer.send("t", b"y", partition=0)).offset == 1
+        with pytest.raises(SendFailed, match=r"t\[2\].*UNKNOWN_TOPIC_OR_PARTITION"):
+            await lost.appended()
+        assert fake.count(api.METADATA) < 5
+        assert anyio.current_time() < 2
+        with pytest.raises(leveret.log.InvalidValue, match="partitions 0 to 0, and not 2"):
+            await producer.send("t", b"z", partition=2)
+
+
+@on_mock_clock
+async def test_many_who_ask_for_a_topic_ask_once():
+    async with fake_kafka() as fake, fake.connect() as log, log.producer() as producer:
+        fake.requests.clear()
+        async with anyio.create_task_group() as tasks:
+            for _ in range(100):
+                tasks.start_soon(producer.send, "t", b"x")
+        assert fake.count(api.METADATA) == 1
+        assert len(fake.values("t")) == 100
+
+
 # ---- what is given up ----
 
 

@@ -88,6 +88,10 @@ class Accumulator:
 
     # ---- out ----
 
+    def served(self, pipeline: Pipeline) -> None:
+        """It comes last the next time."""
+        self.active[pipeline.place] = self.active.pop(pipeline.place)
+
     def acknowledge(self, batch: Batch, base_offset: int, log_time: int) -> None:
         self.room.give_back(batch.size)
         batch.acknowledge(base_offset, log_time)

@@ -12,17 +12,26 @@ from __future__ import annotations
 import random
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import anyio
+from anyio import Event
 
 from broker.kafka import api as apis
 from broker.kafka.api import Api
 from broker.kafka.errors import ErrorCode
 from broker.kafka.wire import Struct
-from leveret.errors import AuthenticationFailed, ConnectionFailed, InvalidValue, LeveretError
+from leveret.errors import (
+    AuthenticationFailed,
+    ConnectionClosed,
+    ConnectionFailed,
+    InvalidValue,
+    LeveretError,
+)
+from leveret.log.background import Background
 from leveret.log.backoff import Backoff
-from leveret.log.errors import RETRIABLE, UNREACHED, BrokerError, refused
+from leveret.log.errors import RETRIABLE, UNREACHED, BrokerError, Reason, again, refused
 from leveret.log.pool import COMMON, Pool
 from leveret.log.record import TopicPartition
 from leveret.log.url import URL, Address
@@ -52,12 +61,25 @@ class _Known:
     stale: bool = False
 
 
+class _Asking:
+    """A question for a topic that is on its way, and that others may have, too."""
+
+    __slots__ = ("done", "reason", "topic")
+
+    def __init__(self) -> None:
+        self.done = Event()
+        self.topic: Topic | None = None
+        self.reason: Reason = partial(ConnectionClosed, None, "the log was closed by this side")
+
+
 class Cluster:
     """Any number of tasks may ask it."""
 
-    def __init__(self, url: URL, pool: Pool) -> None:
+    def __init__(self, url: URL, pool: Pool, background: Background) -> None:
         self.url = url
         self.pool = pool
+        self._background = background
+        self._asking: dict[tuple[str, bool], _Asking] = {}
         self._brokers: dict[int, Address] = {}
         self._controller = _NOBODY
         self._known: dict[str, _Known] = {}
@@ -76,6 +98,11 @@ class Cluster:
         known = self._known.get(topic)
         if known is not None:
             known.stale = True
+
+    def lacks(self, place: TopicPartition) -> bool:
+        """Its topic is known, and has fewer partitions; it may have been made anew."""
+        known = self._known.get(place.topic)
+        return known is not None and not known.stale and place.partition >= known.topic.partitions
 
     def is_gone(self, topic: str) -> None:
         """Nothing that is known of it is of use."""
@@ -108,11 +135,31 @@ class Cluster:
 
         One that is not there is made, if it is to be; or it is waited for, but no longer than `patience_s`.
         Raises UnknownTopic, NotAuthorized, ConnectionFailed, AuthenticationFailed and others, at the latest
-        when the request's time is over.
+        when the request's time is over. Whoever asks the same meanwhile gets the same answer.
         """
         _check_name(name)
         creates = creates and self.url.create_topics
-        unknown_until = anyio.current_time() + (self.url.request_s if creates else patience_s)
+        asking = self._asking.get((name, creates))
+        if asking is None:
+            asking = self._asking[name, creates] = _Asking()
+            patience_s = self.url.request_s if creates else patience_s
+            self._background.start(self._answer, asking, name, creates, patience_s)
+        await asking.done.wait()
+        if asking.topic is None:
+            raise asking.reason()
+        return asking.topic
+
+    async def _answer(self, asking: _Asking, name: str, creates: bool, patience_s: float) -> None:
+        try:
+            asking.topic = await self._ask_for(name, creates, patience_s)
+        except LeveretError as error:
+            asking.reason = partial(again, error)
+        finally:
+            del self._asking[name, creates]
+            asking.done.set()
+
+    async def _ask_for(self, name: str, creates: bool, patience_s: float) -> Topic:
+        unknown_until = anyio.current_time() + patience_s
         problem: LeveretError | None = None
         backoff = Backoff()
         with anyio.move_on_after(self.url.request_s):

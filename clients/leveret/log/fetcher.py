@@ -233,6 +233,9 @@ class Fetcher:
     async def _find_leaders(self, topic: str) -> None:
         """Of a topic that was there. It may be deleted; we do not make it again."""
         await self._cluster.refresh(topic, creates=False, patience_s=_MISSING_S)
+        for place in self.assigned:
+            if place.topic == topic and self._cluster.lacks(place):
+                raise refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, str(place))
 
     async def _read_from(self, leader: Address) -> None:
         """As long as it leads something of ours."""
@@ -368,7 +371,8 @@ class Fetcher:
             return
         logger.warning("%s: going on at %s", text, offset)
         assigned.resetting = True
-        self._start(assigned.place, partial(self._find_offset, assigned, offset))
+        what = (assigned.place, assigned.era)  # a seek may come meanwhile, and lead nowhere, too
+        self._start(what, partial(self._find_offset, assigned, offset))
 
     async def _find_offset(self, assigned: Assigned, offset: Offset) -> None:
         era = assigned.era

@@ -46,7 +46,7 @@ class Log:
         self._background = Background()
         await self._background.open()
         self._pool = Pool(self.url, self._dial, self._background)
-        self._cluster = Cluster(self.url, self._pool)
+        self._cluster = Cluster(self.url, self._pool, self._background)
         try:
             await self._cluster.open()
         except BaseException as error:

@@ -20,8 +20,7 @@ from leveret.errors import AuthenticationFailed, ConnectionFailed, InvalidValue,
 from leveret.log.backoff import Backoff
 from leveret.log.cluster import Cluster
 from leveret.log.errors import RETRIABLE, UNREACHED, refused
-from leveret.log.producer import milliseconds
-from leveret.log.record import TopicPartition
+from leveret.log.record import TopicPartition, milliseconds
 from leveret.log.url import Address
 
 Offset: TypeAlias = int | datetime | Literal["earliest", "latest"]

@@ -231,10 +231,12 @@ class Pipeline:
         return None if self.filling is None else self.filling.deadline
 
     def give_up_unsent(self) -> list[Batch]:
-        """What was never out."""
+        """What waits and is certainly not in the log."""
         self.close()
-        unsent = [batch for batch in self._waiting if batch.sequence < 0 and not batch.maybe_sent]
-        self._waiting = deque(batch for batch in self._waiting if batch not in unsent)
+        unsent = [batch for batch in self._waiting if not batch.maybe_sent]
+        for batch in unsent:
+            self._waiting.remove(batch)
+            self._give_up(batch)
         return unsent
 
     def give_all_up(self) -> list[Batch]:

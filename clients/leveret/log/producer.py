@@ -9,7 +9,6 @@ Limits: `memory_max` octets that are not acknowledged; whoever brings more waits
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from types import TracebackType
@@ -26,7 +25,7 @@ from leveret.log.background import Background
 from leveret.log.batch import Sending, size_of
 from leveret.log.cluster import Cluster
 from leveret.log.errors import NotAllSent
-from leveret.log.record import Appended, TopicPartition
+from leveret.log.record import Appended, TopicPartition, milliseconds
 from leveret.log.sender import Sender
 
 CLOSE_S: Final = 3.0
@@ -37,7 +36,6 @@ CODECS: Final[Mapping[str | None, Codec]] = {
     "lz4": Codec.LZ4,
     "zstd": Codec.ZSTD,
 }
-_TIME_MAX: Final = (1 << 63) - 1
 
 Headers: TypeAlias = Mapping[str, bytes | None] | Iterable[tuple[str, bytes | None]]
 
@@ -187,13 +185,3 @@ def _record(
 
 def _is_octets(value: object) -> bool:
     return value is None or isinstance(value, bytes)
-
-
-def milliseconds(timestamp: int | datetime | None) -> int:
-    """Of a moment, or now. Raises InvalidValue for a number that is not one."""
-    if timestamp is None:
-        return time.time_ns() // 1_000_000
-    found = round(timestamp.timestamp() * 1000) if isinstance(timestamp, datetime) else timestamp
-    if not 0 <= found <= _TIME_MAX:
-        raise InvalidValue(f"a timestamp is a number of milliseconds since 1970, and not {timestamp}")
-    return found

@@ -1,10 +1,15 @@
-"""Records, and where they are."""
+"""Records, and where and when they are."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+from leveret.errors import InvalidValue
+
+_TIME_MAX: Final = (1 << 63) - 1
 
 
 class TopicPartition(NamedTuple):
@@ -51,3 +56,13 @@ class LogRecord:
     def header(self, name: str) -> bytes | None:
         """The last header of this name, or None."""
         return next((value for found, value in reversed(self.headers) if found == name), None)
+
+
+def milliseconds(timestamp: int | datetime | None) -> int:
+    """Of a moment, or now. Raises InvalidValue for a number that is not one."""
+    if timestamp is None:
+        return time.time_ns() // 1_000_000
+    found = round(timestamp.timestamp() * 1000) if isinstance(timestamp, datetime) else timestamp
+    if not 0 <= found <= _TIME_MAX:
+        raise InvalidValue(f"a timestamp is a number of milliseconds since 1970, and not {timestamp}")
+    return found

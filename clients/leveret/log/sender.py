@@ -25,7 +25,7 @@ from broker.kafka.errors import ErrorCode
 from broker.kafka.wire import Struct
 from leveret.errors import AuthenticationFailed, LeveretError
 from leveret.log.accumulator import Accumulator
-from leveret.log.backoff import FIRST_S, Backoff
+from leveret.log.backoff import Backoff
 from leveret.log.batch import Batch, Identity
 from leveret.log.cluster import Cluster
 from leveret.log.connection import Call, Connection
@@ -48,6 +48,8 @@ from leveret.log.url import Address
 UNANSWERED_MAX: Final = 5
 REQUEST_SIZE_MAX: Final = 1024 * 1024
 _ALL_REPLICAS: Final = -1
+# Before something that failed is tried again; the network has longer pauses of its own.
+_PAUSE_S: Final = 0.1
 
 _TOO_LARGE: Final = frozenset({ErrorCode.MESSAGE_TOO_LARGE, ErrorCode.RECORD_LIST_TOO_LARGE})
 _FATAL: Final = frozenset(
@@ -163,14 +165,20 @@ class Sender:
         leader = self._cluster.leader(place)
         if leader is None or self._cluster.is_old(place.topic):
             topic = place.topic
-            self._start(topic, partial(self._cluster.refresh, topic), partial(self._no_leader, topic))
+            self._start(topic, partial(self._find_leaders, topic), partial(self._no_leader, topic))
         return leader
 
+    async def _find_leaders(self, topic: str) -> None:
+        await self._cluster.refresh(topic)
+        for place in self._accumulator.active:
+            if place.topic == topic and self._cluster.lacks(place):
+                raise refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, str(place))
+
     def _no_leader(self, topic: str, error: LeveretError) -> None:
-        """If nobody knows the topic, nothing is to be hoped for; else the batches' time decides."""
+        """If nobody knows the partition, nothing is to be hoped for; else the batches' time decides."""
         if isinstance(error, UnknownTopic | NotAuthorized):
             for place, pipeline in self._accumulator.active.items():
-                if place.topic == topic:
+                if place.topic == topic and self._cluster.leader(place) is None:
                     for batch in pipeline.give_up_unsent():
                         self._accumulator.give_up(batch, partial(SendFailed, str(error), error.code))
 
@@ -221,7 +229,7 @@ class Sender:
         except LeveretError as error:
             self._problem = str(error)
             failed(error)
-            await anyio.sleep(FIRST_S)
+            await anyio.sleep(_PAUSE_S)
         self._under_way.discard(what)
         self.ring()
 
@@ -252,6 +260,7 @@ class Sender:
         for pipeline, batch in sent:
             one = {"index": pipeline.place.partition, "records": batch.encode(self._options.codec)}
             topics.setdefault(pipeline.place.topic, []).append(one)
+            self._accumulator.served(pipeline)
         seconds = self._cluster.url.request_s
         body = {
             "acks": _ALL_REPLICAS,

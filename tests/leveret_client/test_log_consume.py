@@ -124,8 +124,8 @@ async def test_what_no_consumer_can_be(log_url):
             (("t",), {"offset": datetime(1960, 1, 1, tzinfo=UTC)}),
             (("t",), {"prefetch": 0}),
             (("t",), {"max_bytes": 0}),
-            (("t",), {"max_wait": -1}),
-            (("t",), {"min_bytes": -1}),
+            (("t",), {"max_wait": 0}),
+            (("t",), {"min_bytes": 0}),
             (("t",), {"session_timeout": 0}),
             (("t",), {"commit_interval": 0}),
         ]:

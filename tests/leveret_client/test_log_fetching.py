@@ -79,6 +79,35 @@ async def test_what_does_not_pass(code, kind):
 
 
 @on_mock_clock
+async def test_a_broker_that_does_not_wait_for_records_is_not_asked_in_a_hurry():
+    async with fake_kafka() as fake, fake.connect() as log:
+        fake.answers[api.FETCH] = lambda request: {"responses": fake.fetched(request)}
+        async with log.consumer("t", offset="earliest") as consumer:
+            await anyio.sleep(10)
+            assert 10 < fake.count(api.FETCH) <= 101
+            fake.add("t", b"x")
+            assert await values(consumer, 1) == [b"x"]
+
+
+@on_mock_clock
+async def test_an_offset_that_is_looked_up_for_long():
+    """The broker that would be read from is left alone meanwhile."""
+    async with fake_kafka() as fake, fake.connect() as log:
+        fake.add("t", b"x")
+        fake.answers[api.FETCH] = refusing(fake, ErrorCode.OFFSET_OUT_OF_RANGE)
+        async with log.consumer("t", offset="earliest") as consumer:
+
+            async def list_offsets(request):
+                await anyio.sleep(20)
+                return fake.list_offsets(request)
+
+            fake.answers[api.LIST_OFFSETS] = list_offsets
+            assert await values(consumer, 1) == [b"x"]
+            assert anyio.current_time() >= 20
+        assert fake.count(api.FETCH) <= 3
+
+
+@on_mock_clock
 async def test_another_broker_leads_by_now():
     async with fake_kafka() as fake, fake.connect() as log:
 

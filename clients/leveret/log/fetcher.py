@@ -165,7 +165,7 @@ class Fetcher:
     # ---- what came ----
 
     def take(self) -> Fetched | None:
-        """The next batch, if there is one. Whoever takes it has read the one before."""
+        """The next batch, if there is one."""
         if self._held or not self._buffer:
             return None
         fetched = self._buffer.popleft()
@@ -203,11 +203,11 @@ class Fetcher:
         """Each partition has a leader, and each leader is asked."""
         if self._held or self._stopped:
             return
-        for place in self.assigned:
+        for place, assigned in self.assigned.items():
             leader = self._cluster.leader(place)
             if leader is None:
                 self._start(place.topic, partial(self._find_leaders, place.topic))
-            else:
+            elif not assigned.resetting:
                 self._start(leader, partial(self._read_from, leader))
 
     def _start(self, what: object, task: Callable[[], Awaitable[None]]) -> None:
@@ -244,13 +244,18 @@ class Fetcher:
                 await self._room.wait()
             asked, again = self._asked(leader)
             if asked:
+                began = anyio.current_time()
                 try:
                     answer = await self._fetch(leader, asked)
                 except UNREACHED:
                     for assigned, _ in asked:
                         self._cluster.is_stale(assigned.place.topic)
                     raise
-                self._receive(asked, answer)
+                if (
+                    not self._receive(asked, answer)
+                    and anyio.current_time() < began + self._options.max_wait_s
+                ):
+                    await anyio.sleep(RETRY_S)  # it should have waited for records; it must not hurry us
             elif again < math.inf:
                 await anyio.sleep(max(0.0, again - anyio.current_time()))
             else:
@@ -292,7 +297,9 @@ class Fetcher:
 
     # ---- answers ----
 
-    def _receive(self, asked: list[tuple[Assigned, int]], answer: Struct) -> None:
+    def _receive(self, asked: list[tuple[Assigned, int]], answer: Struct) -> bool:
+        """Whether there were records."""
+        came = False
         results: dict[TopicPartition, Struct] = {}
         for topic in answer["responses"]:
             for one in topic["partitions"]:
@@ -305,6 +312,7 @@ class Fetcher:
             if code:
                 self._refused(assigned, code)
             elif result is not None and result["records"]:
+                came = True
                 self._cut(assigned, result["records"])
                 # Who was served comes last the next time.
                 self.assigned[assigned.place] = self.assigned.pop(assigned.place)
@@ -313,6 +321,7 @@ class Fetcher:
             self._room = Event()
         if self._buffer:
             self._news.set()
+        return came
 
     def _cut(self, assigned: Assigned, octets: memoryview) -> None:
         """Into batches, of which the last may not be whole."""

@@ -133,11 +133,11 @@ class Log:
             session_timeout=session_timeout,
             heartbeat_interval=heartbeat_interval,
             rebalance_timeout=rebalance_timeout,
+            min_bytes=min_bytes,
             max_bytes=max_bytes,
+            max_wait=max_wait,
             prefetch=prefetch,
         )
-        if min_bytes < 0 or max_wait < 0:
-            raise InvalidValue("min_bytes and max_wait are not negative")
         names = tuple(sorted(set(topics)))
         options = ConsumerOptions(
             names,

@@ -46,16 +46,22 @@ class Hurried(Exception):
     """There is no time for what can be done later."""
 
 
+Problem: TypeAlias = CorruptLog | DiskFull | Hurried | OSError
+
+
 class Step(Protocol):
     """A part of a long work, which a thread does while the loop goes on."""
 
     store: Store
 
     def carry_out(self, files: Files, handles: Handles, give_way: Callable[[], None]) -> None:
-        """In the thread; `give_way` is called as often as every millisecond. Raises what it raises, CorruptLog, DiskFull."""
+        """In the thread; it calls `give_way` about every millisecond, and raises what that raises.
+
+        Raises CorruptLog, DiskFull and OSError as well, and then it was not carried out and nothing is lost; SyncFailed.
+        """
         ...
 
-    def ended(self, problem: CorruptLog | DiskFull | Hurried | None) -> None:
+    def ended(self, problem: Problem | None) -> None:
         """In the loop, when it has been carried out or could not be; the store may be closed by then."""
         ...
 
@@ -83,7 +89,7 @@ class Job:
     settlements: list[Write] = field(default_factory=list)
     rewrite: Rewrite | None = None
     step: Step | None = None
-    problem: CorruptLog | DiskFull | Hurried | None = None
+    problem: Problem | None = None
     """Why the step was not carried out."""
     removals: list[str] = field(default_factory=list)
     names: str = ""
@@ -182,7 +188,7 @@ class Worker:
         try:
             self._give_way()
             step.carry_out(self._files, self._handles, self._give_way)
-        except (CorruptLog, DiskFull, Hurried) as problem:
+        except (CorruptLog, DiskFull, Hurried, OSError) as problem:
             job.problem = problem
 
     def _give_way(self) -> None:

@@ -293,6 +293,17 @@ def test_what_is_dirty_for_too_long_is_compacted_whatever_the_ratio():
     topic.check()
 
 
+def test_nobody_can_say_for_how_long_records_without_a_time_are_dirty():
+    topic = CompactedTopic(min_cleanable_dirty_ratio=1, max_compaction_lag_ms=10_000)
+    octets = records.build([records.Record(0, -1, b"a", b"1")])
+    topic.partition.append(records.read_header(octets), octets)
+    topic.node.commit()
+    topic.roll()
+    topic.pass_time(DAY_MS)
+    topic.tidy()
+    assert topic.compactor._pass is None
+
+
 def test_the_dirtiest_comes_first_and_each_in_its_turn():
     topic = CompactedTopic(min_cleanable_dirty_ratio=0.1)
     topics = topic.node.node.topics

@@ -295,6 +295,26 @@ def test_a_damaged_segment_ends_it(caplog):
     assert [each.offset for each in topic.stored()] == [1, 2, 3, 4]
 
 
+def test_what_the_disk_does_not_give_is_left_alone(caplog):
+    """A background work is no reason to stop; a consumer that reads there is."""
+    topic = CompactedTopic()
+    topic.fill((b"a", b"1"))
+    topic.fill((b"a", b"2"))
+    topic.roll()
+    path = topic.partition.log.segments[0].path(".log")
+    octets = topic.node.files.octets(path)
+    topic.node.files.remove(path)
+    topic.node.node._reader.close()
+    assert topic.compact() == 0
+    assert "is not compacted, as it cannot be read: " in caplog.text
+    topic.tidy()
+    assert topic.compactor._pass is None
+    topic.node.files.put(path, octets)
+    topic.kill()
+    assert topic.compact() == 2
+    topic.check()
+
+
 # ---- crashes ----
 
 

@@ -40,7 +40,10 @@ async def test_those_who_wait_are_let_in_in_their_order():
         await guests.want("small", 1)
         assert guests.came == ["a"]
         assert not room.try_take(1)  # there would be, but others wait
-        await guests.give_back(5)
+        await guests.give_back(4)
+        assert guests.came == ["a", "large"]
+        assert room.used == 10
+        await guests.give_back(1)
         assert guests.came == ["a", "large", "small"]
         assert room.used == 10
         await guests.give_back(10)

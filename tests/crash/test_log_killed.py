@@ -33,7 +33,8 @@ segment_size = 200_000
 name = "{TOPIC}"
 partitions = {PARTITIONS}
 """
-# What else comes every few seconds, or after some MiB, comes all the time.
+# What else comes every few seconds, or after some MiB, comes all the time; and the disk takes so long that there is
+# always something that is not safe.
 OFTEN = """
 import broker.node.groups, broker.node.node, broker.node.topics
 from broker.node.flusher import Flusher
@@ -41,6 +42,13 @@ broker.node.node._TIDY_MS = 150
 broker.node.groups._LOG_SIZE_MIN = 10_000
 broker.node.topics._SEGMENT_SIZE_MAX = 100_000
 Flusher.__init__.__kwdefaults__["journal_size_max"] = 300_000
+import time
+from broker.node.worker import Worker
+attempt = Worker.attempt
+def attempt_slowly(*arguments):
+    time.sleep(0.01)
+    return attempt(*arguments)
+Worker.attempt = attempt_slowly
 """
 
 
@@ -52,7 +60,7 @@ def free_port():
 
 @pytest.mark.crash
 @pytest.mark.timeout(ROUNDS * ROUND_S)
-@pytest.mark.parametrize("program", ["", OFTEN], ids=["as it is", "often"])
+@pytest.mark.parametrize("program", ["", OFTEN], ids=["as it is", "often and slowly"])
 async def test_what_was_acknowledged_survives_any_number_of_kills(tmp_path, program):
     seed = f"{SEED}/{len(program)}"
     print(f"LEVERET_CRASH_SEED={SEED}")

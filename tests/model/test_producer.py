@@ -421,3 +421,14 @@ def test_a_snapshot_of_another_kind_is_refused(body, said):
 def test_no_snapshot_is_none():
     with pytest.raises(CorruptSnapshot):
         Producers().restore(b"", 0)
+
+
+def test_where_the_last_batches_end():
+    producers = Producers()
+    assert producers.ends() == frozenset()
+    producers.appended(1, 0, 0, 3, 100, 0, 0)
+    producers.appended(2, 0, 0, 2, 103, 0, 0)
+    producers.appended(1, 0, 3, 5, 105, 0, 0)
+    assert producers.ends() == {105, 110}
+    producers.expire(DAY_MS)
+    assert producers.ends() == frozenset()

@@ -48,6 +48,8 @@ class FakeKafka:
     def __init__(self, tasks: TaskGroup) -> None:
         self.partitions = 1
         self.leader = 1
+        self.missing: set[str] = set()
+        """Topics that are not there."""
         self.dialled: list[leveret.log.Address] = []
         self.requests: list[Request] = []
         self.log: dict[tuple[str, int], list[bytes]] = {}
@@ -142,6 +144,8 @@ class FakeKafka:
         return {"brokers": brokers, "controller_id": 1, "topics": topics}
 
     def topic(self, name: str) -> dict[str, Any]:
+        if name in self.missing:
+            return {"name": name, "error_code": ErrorCode.UNKNOWN_TOPIC_OR_PARTITION}
         partitions = [
             {"partition_index": number, "leader_id": self.leader} for number in range(self.partitions)
         ]

@@ -9,8 +9,8 @@ import leveret.log
 from backends import on_both_backends, on_mock_clock
 from broker.kafka import api
 from broker.kafka.errors import ErrorCode
-from fake_kafka import fake_kafka
-from leveret.log import BrokerError, InvalidValue, Topic, TopicExists, UnknownTopic
+from fake_kafka import CUT, fake_kafka
+from leveret.log import BrokerError, ConnectionFailed, InvalidValue, Topic, TopicExists, UnknownTopic
 from log_reading import read
 
 
@@ -88,3 +88,17 @@ async def test_another_broker_is_the_one_to_ask():
             with pytest.raises(BrokerError, match="NOT_CONTROLLER"):
                 await log.create_topic("t")
             assert 30 < anyio.current_time() < 35
+
+
+@on_mock_clock
+async def test_a_controller_that_is_away():
+    async with fake_kafka() as fake:
+        fake.answers[api.CREATE_TOPICS] = lambda _: CUT
+        async with fake.connect() as log:
+            with pytest.raises(
+                ConnectionFailed, match=r"CreateTopics was not answered: .*closed the connection"
+            ):
+                await log.create_topic("t")
+            # Now nobody is known to be it, and any broker is asked.
+            fake.answers[api.CREATE_TOPICS] = lambda _: {"topics": [{"name": "t"}]}
+            assert (await log.create_topic("t")).name == "t"

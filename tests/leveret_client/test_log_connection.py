@@ -90,6 +90,12 @@ async def test_what_is_not_an_answer():
 # ---- versions ----
 
 
+def unsupported(request, keys):
+    """As a broker answers to a version that it does not know: in version 0."""
+    body = {"error_code": ErrorCode.UNSUPPORTED_VERSION, "api_keys": keys}
+    return b"".join(api.write_response(api.API_VERSIONS, 0, request.correlation_id, body))
+
+
 @on_both_backends
 async def test_an_old_broker_is_asked_again_in_its_own_version():
     async with fake_kafka() as fake:
@@ -98,16 +104,46 @@ async def test_an_old_broker_is_asked_again_in_its_own_version():
         def api_versions(request):
             versions.append(request.version)
             if request.version > 2:
-                body = {"error_code": ErrorCode.UNSUPPORTED_VERSION, **fake.api_versions(request)}
-                body["api_keys"] = [{"api_key": 18, "min_version": 0, "max_version": 2}]
-                parts = api.write_response(api.API_VERSIONS, 0, request.correlation_id, body)
-                return b"".join(parts)
+                return unsupported(request, [{"api_key": 18, "min_version": 0, "max_version": 2}])
             return fake.api_versions(request)
 
         fake.answers[api.API_VERSIONS] = api_versions
         async with fake.connect() as log:
             assert await log.topics() == []
         assert versions[:2] == [4, 2]
+
+
+@on_both_backends
+async def test_a_broker_that_does_not_tell_its_versions():
+    async with fake_kafka() as fake:
+        versions = []
+
+        def api_versions(request):
+            versions.append(request.version)
+            if request.version:
+                return unsupported(request, [])
+            return {"error_code": ErrorCode.INVALID_REQUEST}
+
+        fake.answers[api.API_VERSIONS] = api_versions
+        await fails(fake.connect(), ConnectionFailed, "ApiVersions: INVALID_REQUEST")
+        assert versions == [4, 0]
+
+
+@on_both_backends
+async def test_metadata_that_makes_no_sense():
+    async with fake_kafka() as fake, fake.connect() as log, log.producer() as producer:
+        for topics, text in [
+            ([], "other topics"),
+            ([{"name": "u"}], "other topics"),
+            ([{"name": "t", "partitions": []}], "with partitions"),
+            ([{"name": "t", "partitions": [{"partition_index": 1, "leader_id": 1}]}], "with partitions"),
+        ]:
+            fake.answers[api.METADATA] = lambda request, topics=topics: {
+                **fake.metadata(request),
+                "topics": topics,
+            }
+            with pytest.raises(BrokerError, match=text):
+                await producer.send("t", b"x")
 
 
 @on_both_backends

@@ -12,7 +12,14 @@ from broker.kafka import api, records
 from broker.kafka.errors import ErrorCode
 from broker.kafka.records import Record
 from fake_kafka import CUT, fake_kafka
-from leveret.log import BrokerError, MalformedRecords, NotAuthorized, UnknownTopic
+from leveret.log import (
+    BrokerError,
+    ConnectionFailed,
+    LeveretError,
+    MalformedRecords,
+    NotAuthorized,
+    UnknownTopic,
+)
 
 
 async def values(consumer, count):
@@ -105,6 +112,44 @@ async def test_an_offset_that_is_looked_up_for_long():
             assert await values(consumer, 1) == [b"x"]
             assert anyio.current_time() >= 20
         assert fake.count(api.FETCH) <= 3
+
+
+@pytest.mark.parametrize("code", [ErrorCode.NOT_LEADER_OR_FOLLOWER, ErrorCode.OFFSET_NOT_AVAILABLE])
+@on_mock_clock
+async def test_offsets_that_cannot_be_looked_up_yet(code):
+    async with fake_kafka() as fake, fake.connect() as log:
+        fake.add("t", b"x")
+        codes = [code] * 8
+
+        def list_offsets(request):
+            answer = fake.list_offsets(request)
+            answer["topics"][0]["partitions"][0]["error_code"] = codes.pop() if codes else 0
+            return answer
+
+        fake.answers[api.LIST_OFFSETS] = list_offsets
+        async with log.consumer("t", offset="earliest") as consumer:
+            assert await values(consumer, 1) == [b"x"]
+        assert 1 < anyio.current_time() < 8
+
+
+@on_mock_clock
+async def test_offsets_that_cannot_be_looked_up():
+    url = "kafka://fake?request_timeout=5000"
+    async with fake_kafka() as fake, fake.connect(url) as log:
+        for code in (ErrorCode.TOPIC_AUTHORIZATION_FAILED, ErrorCode.NOT_LEADER_OR_FOLLOWER):
+            partition = {"partition_index": 0, "error_code": code}
+            fake.answers[api.LIST_OFFSETS] = lambda _, one=partition: {
+                "topics": [{"name": "t", "partitions": [one]}]
+            }
+            with pytest.raises(LeveretError, match=code.name):
+                await log.consumer("t", offset="earliest").__aenter__()
+        fake.answers[api.LIST_OFFSETS] = lambda _: CUT
+        with pytest.raises(ConnectionFailed, match=r"offsets of 1 partitions.*within 5 s.*closed the conn"):
+            await log.consumer("t", offset="earliest").__aenter__()
+        fake.answers[api.LIST_OFFSETS] = lambda _: None
+        with pytest.raises(ConnectionFailed, match="offsets of 1 partitions were not found within 5 s"):
+            await log.consumer("t", offset="earliest").__aenter__()
+        assert anyio.current_time() < 16
 
 
 @on_mock_clock

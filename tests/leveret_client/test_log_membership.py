@@ -9,7 +9,7 @@ import pytest
 
 from backends import on_mock_clock
 from broker.kafka import api
-from broker.kafka.consumer_protocol import read_assignment, topics_of
+from broker.kafka.consumer_protocol import Subscription, read_assignment, topics_of, write_subscription
 from broker.kafka.errors import ErrorCode
 from fake_kafka import CUT, fake_kafka
 from leveret.log import BrokerError, CommitFailed, ConnectionFailed, NotAuthorized
@@ -69,6 +69,10 @@ class FakeGroup:
             "members": [
                 {"member_id": self.member, "metadata": bytes(protocol["metadata"])},
                 {"member_id": "another", "metadata": b"garbage"},
+                {
+                    "member_id": "a third",
+                    "metadata": write_subscription(Subscription(["", "gone", "t" * 250])),
+                },
             ],
         }
 
@@ -77,7 +81,8 @@ class FakeGroup:
         if code:
             return {"error_code": code}
         shares = {one["member_id"]: bytes(one["assignment"]) for one in request.body["assignments"]}
-        assert read_assignment(shares["another"]).partitions == {}
+        for other in ("another", "a third"):
+            assert read_assignment(shares[other]).partitions == {}
         return {"assignment": shares[self.member]}
 
     def heartbeat(self, request):
@@ -121,6 +126,7 @@ class FakeGroup:
 async def grouped(url="kafka://fake"):
     async with fake_kafka() as fake:
         group = FakeGroup(fake)
+        fake.missing.add("gone")
         async with fake.connect(url) as log:
             yield fake, group, log
 
@@ -263,6 +269,18 @@ async def test_a_member_that_is_not_wanted_any_more():
             for _ in range(2):
                 with pytest.raises(NotAuthorized, match="group 'g': a heartbeat: GROUP_AUTHORIZATION_FAILED"):
                     await anext(consumer)
+
+
+@on_mock_clock
+async def test_a_heartbeat_that_is_answered_with_not_now():
+    async with grouped() as (fake, group, log), member(log) as consumer:
+        group.codes[api.HEARTBEAT] = [ErrorCode.COORDINATOR_LOAD_IN_PROGRESS] * 5
+        await anyio.sleep(20)
+        assert group.generation == 1
+        group.codes[api.HEARTBEAT] = [ErrorCode.COORDINATOR_LOAD_IN_PROGRESS] * 1000
+        await anyio.sleep(50)
+        assert group.generation == 2
+        assert consumer.assignment == {("t", 0)}
 
 
 @on_mock_clock

@@ -125,10 +125,10 @@ class Cluster:
 
     # ---- asking ----
 
-    async def topic(self, name: str) -> Topic:
+    async def topic(self, name: str, *, creates: bool = True) -> Topic:
         """As `refresh`, unless it was asked for not long ago."""
         known = None if self.is_old(name) else self.known(name)
-        return known if known is not None else await self.refresh(name)
+        return known if known is not None else await self.refresh(name, creates=creates)
 
     async def refresh(self, name: str, *, creates: bool = True, patience_s: float = 0.0) -> Topic:
         """Ask for a topic, until it is there and all its partitions have leaders.

@@ -34,7 +34,7 @@ from leveret.log import assignor
 from leveret.log.backoff import Backoff
 from leveret.log.cluster import AGE_S, Cluster
 from leveret.log.coordinator import Coordinator, Member
-from leveret.log.errors import LOST_COORDINATOR, RETRIABLE, NotAuthorized, UnknownTopic, may_pass, refused
+from leveret.log.errors import LOST_COORDINATOR, RETRIABLE, may_pass, refused
 from leveret.log.record import TopicPartition
 
 logger = logging.getLogger("leveret")
@@ -169,8 +169,11 @@ class Membership:
         wanted = {one["member_id"]: topics_of(one["metadata"]) or frozenset() for one in members}
         for topic in sorted({topic for topics in wanted.values() for topic in topics}):
             try:
-                self._partitions[topic] = (await self._cluster.topic(topic)).partitions
-            except (UnknownTopic, NotAuthorized) as error:
+                self._partitions[topic] = (await self._cluster.topic(topic, creates=False)).partitions
+            except LeveretError as error:
+                if may_pass(error):
+                    raise
+                # Who wants it may not be what we are, or may not know what it wants.
                 logger.warning("group %r: nobody gets anything of %s", self._coordinator.group, error)
         return [
             {"member_id": member, "assignment": write_assignment(Assignment(share), _VERSION)}

@@ -55,7 +55,3 @@ class Room:
             size, event = self._waiting.popleft()
             self.used += size
             event.set()
-
-    @property
-    def is_waited_for(self) -> bool:
-        return bool(self._waiting)

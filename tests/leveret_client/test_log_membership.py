@@ -273,7 +273,7 @@ async def test_a_member_that_is_not_wanted_any_more():
 
 @on_mock_clock
 async def test_a_heartbeat_that_is_answered_with_not_now():
-    async with grouped() as (fake, group, log), member(log) as consumer:
+    async with grouped() as (_, group, log), member(log) as consumer:
         group.codes[api.HEARTBEAT] = [ErrorCode.COORDINATOR_LOAD_IN_PROGRESS] * 5
         await anyio.sleep(20)
         assert group.generation == 1

@@ -45,6 +45,9 @@ Time and memory
     the connection is closed. Saying goodbye to a consumer, a channel or the broker takes three seconds at
     most. Buffers are bounded: by prefetch for what comes in, by a mebibyte and one message for what
     publishers send.
+
+Topics
+    What stays when it is read, and is shared by groups of consumers, is for `leveret.log`.
 """
 
 from broker.amqp.properties import Properties

@@ -77,6 +77,8 @@ def open_log(
             files.remove(f"{directory}/{name}")
     journaled = [batch for entry in journal for batch in entry.batches if not batch.transient]
     bases = [base for name in names if (base := _base_of(name, LOG_SUFFIX)) is not None]
+    if not bases and files.size(directory) >= 0:
+        files.sync_directory(directory)  # offsets begin anew: settlements of old ones must not come back
     segments = []
     for base in bases:
         segment = Segment(directory, base, base, sealed=base != bases[-1])

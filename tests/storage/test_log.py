@@ -3,11 +3,13 @@
 import pytest
 
 from broker.storage import batch as batches
+from broker.storage import recovery
 from broker.storage.errors import CorruptLog
 from broker.storage.file import Files
+from broker.storage.journal import Entry
 from broker.storage.log import Write, remove_files
 from fakes import FakeFiles
-from log_owner import DIRECTORY, LogOwner, contents
+from log_owner import DIRECTORY, LogOwner, contents, record
 
 
 def filled(count: int = 6) -> LogOwner:
@@ -131,3 +133,20 @@ def test_settlements_go_when_the_messages_are_gone_for_good():
     remove_files(owner.files, owner.handles, paths)
     steps = [(step, path.rpartition(".")[2]) for step, path in owner.files.log[before:]]
     assert steps[-2:] == [("sync_directory", DIRECTORY), ("remove", "settled")]
+
+
+def test_settlements_of_a_log_that_began_anew_are_gone_for_good():
+    """A process has let go of everything and stopped; the next one gives out the same offsets, and the power fails."""
+    journaled = batches.encode(0, 1, [record(9, 0)])
+    for seed in range(20):
+        owner = filled(3)
+        owner.settle(range(3))
+        owner.commit()
+        owner.drop(all=True)
+        owner.commit()
+        files = owner.files.kill()
+        log, _ = recovery.open_log(files, files.handles(8), 1, DIRECTORY)
+        assert log.next_offset == 0
+        files = files.crash(seed)
+        log, _ = recovery.open_log(files, files.handles(8), 1, DIRECTORY, journal=[Entry(1, [journaled], [])])
+        assert contents(log) == {0: record(9, 0)}

@@ -441,6 +441,7 @@ class Groups:
             known = dict.fromkeys(topic for topic, _, _ in hosted.committed)
             for name in [name for name in known if self._topics.find(vhost, name) is None]:
                 self._forget_topic(group_id, hosted, name)
+                self._topics.keep_free(vhost, name)
 
     def _load_record(self, record: Record, described: dict[str, dict[str, Any]]) -> None:
         group_id, of_offset = group_records.read_key(record.key or b"")

@@ -241,7 +241,7 @@ class Partition:
             return []
         found: list[Batch] = []
         if not self._tail.has(offset):
-            found = self._mended(partial(self.log.read, offset, size_max))
+            found = self._mended(partial(self.log.read, offset, max(size_max, 1)))
         found = found or self._tail.batches(offset, size_max, below)
         return [octets_of([batch]) for batch in found if batch.base_offset < below]
 

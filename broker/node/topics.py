@@ -12,6 +12,7 @@ import os
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from broker.model.errors import (
@@ -90,6 +91,7 @@ class Topics:
         """Whatever a topic's configuration says."""
         self._topics: dict[tuple[str, str], Topic] = {}
         self._by_id: dict[bytes, Topic] = {}
+        self._leaving: set[tuple[str, str]] = set()
         self._flusher = flusher
         self._clock = clock
         self._files = files
@@ -133,6 +135,8 @@ class Topics:
             raise InvalidTopicName(f"'{name}' is the name of the broker's own topic")
         if (vhost, name) in self._topics:
             raise AlreadyExists(f"topic '{name}' exists already in vhost '{vhost}'")
+        if (vhost, name) in self._leaving:
+            raise AlreadyExists(f"topic '{name}' in vhost '{vhost}' is being deleted")
         if partitions < 1:
             raise InvalidPartitions(f"a topic has 1 partition at least, not {partitions}")
         if replicas not in (1, -1):
@@ -249,6 +253,16 @@ class Topics:
             reader.topic_deleted()
         for call in self.deleted:
             call(topic)
+        self.keep_free(topic.vhost, topic.name)
+
+    def keep_free(self, vhost: str, name: str) -> None:
+        """No topic gets this name before the open commit is safe, with all that says that there is none.
+
+        Otherwise a new one could be found beside what others remember of the old one, as committed offsets.
+        """
+        key = (vhost, name)
+        self._leaving.add(key)
+        self._flusher.open.waiters.append(partial(self._leaving.discard, key))
 
     def forget_vhost(self, vhost: str) -> None:
         for topic in self.topics(vhost):

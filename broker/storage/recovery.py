@@ -67,7 +67,7 @@ def open_log(
 ) -> tuple[Log, Report]:
     """The log in `directory`, with what the journal holds of it laid over; a missing one is empty.
 
-    What the journal holds is in the files when this returns. `settles` says that its records are settled one
+    What the journal holds is safe in the files when this returns. `settles` says that its records are settled one
     by one, so that offsets that are missing must be known; a compacted log is full of them.
     """
     report = Report()
@@ -89,6 +89,8 @@ def open_log(
     log = Log(id, directory, reader, segments, next_offset, segment_size_max)
     _remove_orphans(files, reader, log, names, (INDEX_SUFFIX, PRODUCERS_SUFFIX))
     _lay_over(files, log, journaled)
+    if journaled:
+        _sync_end(files, log)
     settled = _take_settlements(log, _read_settlements(files, reader, log, names, report))
     settled += [one for entry in journal for one in entry.settlements]
     if settled:
@@ -391,6 +393,17 @@ def _lay_over(files: Files, log: Log, journaled: Sequence[Batch]) -> None:
     if appended:
         log.next_offset = appended[0].base_offset
         _carry_out(files, log, appended, [])
+
+
+def _sync_end(files: Files, log: Log) -> None:
+    """What a killed process has moved from the journal may not be on the disk: the journal goes when all logs are open."""
+    for segment in log.segments[-1:]:
+        if segment.unsynced:
+            writer = files.handles(1)
+            writer.sync(segment.path(LOG_SUFFIX))
+            writer.close()
+            files.sync_directory(log.directory)
+            segment.unsynced = segment.unnamed = False
 
 
 def _carry_out(files: Files, log: Log, appended: list[Batch], settled: list[Settlement]) -> None:

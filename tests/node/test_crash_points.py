@@ -138,6 +138,22 @@ def test_what_the_journal_has_survives_a_crash_in_the_checkpoint():
         assert node.stored("c") == [b"c"]
 
 
+@pytest.mark.parametrize("steps", range(8))
+def test_what_a_killed_process_has_moved_from_the_journal_survives_a_crash(steps):
+    """The next process finds it in the files, and lets go of the journal."""
+    for seed in SEEDS:
+        node = opened("a", "b", "c")
+        for name in ("a", "b", "c"):
+            node.publish(name, b"journaled")
+        node.commit()
+        node.node.flusher.checkpoint_soon()
+        node.end_pass()
+        node.fail_power(node.mover, steps)
+        found = node.kill().crash(seed)
+        assert [found.stored(name) for name in ("a", "b", "c")] == [[b"journaled"]] * 3
+        node.abandon()
+
+
 def test_what_the_journal_has_survives_a_crash_in_a_direct_commit():
     def play() -> SteppedNode:
         node = opened("a", "b", "c")

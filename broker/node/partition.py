@@ -30,7 +30,7 @@ from broker.storage.batch import Batch
 from broker.storage.errors import CorruptLog, SyncFailed
 from broker.storage.file import FileRange, Files, Handles
 from broker.storage.log import Log, Write
-from broker.storage.segment import LOG_SUFFIX, Segment
+from broker.storage.segment import LOG_SUFFIX, SETTLED_SUFFIX, Segment
 from broker.storage.settlements import Settlement
 
 if TYPE_CHECKING:
@@ -460,11 +460,18 @@ class Partition:
 
     def make_safe(self) -> None:
         """What a process that was killed has written may not be on the disk, and is read from now on."""
-        for segment in self.log.segments[-1:] if self.settings.syncs else ():
-            if segment.unsynced:
-                self._reader.sync(segment.path(LOG_SUFFIX))
-                self._files.sync_directory(self.log.directory)
+        for segment in self.log.segments[-1:]:
+            paths = []
+            if segment.unsynced and self.settings.syncs:
+                paths.append(segment.path(LOG_SUFFIX))
                 segment.unsynced = segment.unnamed = False
+            if segment.settled_unsynced:
+                paths.append(segment.path(SETTLED_SUFFIX))
+                segment.settled_unsynced = segment.settled_unnamed = False
+            for path in paths:
+                self._reader.sync(path)
+            if paths:
+                self._files.sync_directory(self.log.directory)
 
     def restore_producers(self) -> None:
         """From the newest snapshot that can be read, and the headers of the batches behind it."""

@@ -372,6 +372,23 @@ def test_what_is_read_after_a_kill_is_there_after_a_crash(steps):
         under.abandon()
 
 
+@pytest.mark.parametrize("flush", ["sync", "os"])
+@pytest.mark.parametrize("steps", range(4))
+def test_where_a_partition_begins_after_a_kill_it_begins_after_a_crash(steps, flush):
+    for seed in SEEDS:
+        under = SteppedNode()
+        partition = under.create("orders", flush=flush).partition(0)
+        fill(under, partition, 3)
+        partition.move_start(2)
+        under.end_pass()
+        under.fail_power(under.writer, steps)
+        killed = under.kill()
+        start = killed.partition("orders").start_offset
+        again = killed.crash(seed)
+        assert again.partition("orders").start_offset == start
+        under.abandon()
+
+
 def many_buffers():
     batch = records.build([record(b"b" * 200)])
     return records.read_header(batch), batch

@@ -361,7 +361,7 @@ class Flusher:
         """When no thread writes there any more, which calls this again."""
         rewritten = self._rewriting is not None and self._rewriting.store is store
         rewritten |= self._step is not None and self._step.store is store
-        if (store.log.next_offset or store.log.segments) and not store.log.writing and not rewritten:
+        if store.log.begun and not store.log.writing and not rewritten:
             self.remove([f"{store.log.directory}/"])
 
     # ---- waiting ----

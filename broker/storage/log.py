@@ -133,6 +133,7 @@ class Log:
         "segment_size_max",
         "_segments",
         "_writing",
+        "begun",
         "directory",
         "id",
         "mark",
@@ -157,6 +158,8 @@ class Log:
         """Behind every offset that was handed over."""
         self.mark = 0
         """Every offset below it has been handed out to a consumer at least once, as settlements say."""
+        self.begun = bool(segments)
+        """There may be a directory."""
         self.writing = False
         """From `write` to `written`."""
         self.syncs = True
@@ -179,7 +182,7 @@ class Log:
         before. Nothing more may be handed over until `written`.
         """
         assert not self.writing
-        self.writing = True
+        self.writing = self.begun = True
         writes: list[Write] = []
         for batch in appended:
             segment = self._segment_for(batch, writes)

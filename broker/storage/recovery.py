@@ -77,7 +77,8 @@ def open_log(
             files.remove(f"{directory}/{name}")
     journaled = [batch for entry in journal for batch in entry.batches if not batch.transient]
     bases = [base for name in names if (base := _base_of(name, LOG_SUFFIX)) is not None]
-    if not bases and files.size(directory) >= 0:
+    begun = files.size(directory) >= 0
+    if begun and not bases:
         files.sync_directory(directory)  # offsets begin anew: settlements of old ones must not come back
     segments = []
     for base in bases:
@@ -87,6 +88,7 @@ def open_log(
         segments.append(segment)
     next_offset = segments[-1].next_offset if segments else 0
     log = Log(id, directory, reader, segments, next_offset, segment_size_max)
+    log.begun = begun
     _remove_orphans(files, reader, log, names, (INDEX_SUFFIX, PRODUCERS_SUFFIX))
     _lay_over(files, log, journaled)
     if journaled:

@@ -470,14 +470,16 @@ def test_producers_are_known_after_a_restart_whatever_became_of_the_snapshots(un
 # ---- deleted ----
 
 
-def test_a_topic_of_which_nothing_was_ever_finished_leaves_no_folder_behind(under):
-    """A crash in its first write leaves an empty file."""
+@pytest.mark.parametrize("left", [["00000000000000000000.log"], []])
+def test_a_topic_of_which_nothing_was_ever_finished_leaves_no_folder_behind(under, left):
+    """A crash in its first write leaves an empty file, or its folder alone."""
     partition = under.create("orders").partition(0)
     under.commit()
     directory = partition.log.directory
     under.files.make_directory(directory)
-    under.files.put(f"{directory}/{0:020d}.log", b"")
+    for name in left:
+        under.files.put(f"{directory}/{name}", b"")
     again = under.kill()
     again.node.topics.delete(again.node.topics.topic("/", "orders"))
     again.commit()
-    assert files_of(again.files, partition) == []
+    assert again.files.names("/data/partitions") == []

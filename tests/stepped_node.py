@@ -164,8 +164,12 @@ class SteppedNode:
 
     def close(self) -> Self:
         """Stop, and start again."""
-        self.node.close()
+        self.stop()
         return self._next(self.files)
+
+    def stop(self) -> None:
+        self.node.close()
+        self._ended = True
 
     def crash(self, seed: int) -> Self:
         """The power fails now."""

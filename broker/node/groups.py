@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -57,6 +58,7 @@ _OCTETS_PER_BATCH: Final = 1024 * 1024
 _ANEW_EVERY_MS: Final = 1
 _ANEW_CROWDED_MS: Final = 100
 _EXPIRE_EVERY_MS: Final = 60_000
+_EXPIRED_AT_ONCE: Final = 1000
 _READ_SIZE: Final = 1024 * 1024
 
 Token: TypeAlias = Callable[[Any], None]
@@ -99,6 +101,7 @@ class Groups:
         self._snapshot_size = 0
         self._anew: Iterator[Record] | None = None
         self._expired_ms = 0
+        self._expiring: deque[Hosted] = deque()
         topics.deleted.append(self._topic_deleted)
 
     # ---- finding ----
@@ -304,10 +307,11 @@ class Groups:
 
     def tidy(self, now_ms: int) -> None:
         """Called now and then: offsets that nobody needs any more go, and a log that has grown is written anew."""
-        if now_ms - self._expired_ms >= _EXPIRE_EVERY_MS:
+        if now_ms - self._expired_ms >= _EXPIRE_EVERY_MS and not self._expiring:
             self._expired_ms = now_ms
-            for hosted in list(self._hosted.values()):
-                self._expire(hosted, now_ms)
+            self._expiring.extend(self._hosted.values())
+        for _ in range(min(len(self._expiring), _EXPIRED_AT_ONCE)):
+            self._expire(self._expiring.popleft(), now_ms)
         partition = self._find_log()
         if partition is None or self._anew is not None:
             return

@@ -3,7 +3,7 @@
 Flow:   `append` gives a batch its offset; it waits here until the flusher takes it, for the journal or for
         the log's files; when its commit is safe the high watermark rises and the bells ring.
 Limits: what waits is at most what comes in while one sync runs, and what the journal may hold. Of what the files
-        have, the newest `_TAIL_SIZE` octets stay in memory, as long as the partition is in use. An answer to
+        have, the newest stay in memory (`TailLimit`), as long as the partition is in use. An answer to
         `read` has one batch at least and otherwise about as many octets as were asked for.
 Why:    Only what is safe is read: an offset that somebody has seen never gets another record after a crash.
         A batch is not opened to be stored; for a time, its records are looked at when somebody asks.
@@ -22,7 +22,7 @@ from broker.model.errors import OffsetOutOfRange
 from broker.model.producer import Producers
 from broker.model.topic import TopicSettings
 from broker.node import snapshots, times
-from broker.node.tail import Tail, octets_of, owned
+from broker.node.tail import Tail, TailLimit, octets_of, owned
 from broker.node.times import Timed
 from broker.storage import batch as batches
 from broker.storage import journal, recovery
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("broker.node")
 
-_TAIL_SIZE = 128 * 1024
 # What a batch costs in memory beside its octets.
 _BATCH_COST = 256
 _Found = TypeVar("_Found")
@@ -72,6 +71,7 @@ class Partition:
         "_round_commit",
         "_settlements",
         "_tail",
+        "_tail_limit",
         "_waiting",
         "bells",
         "closed",
@@ -97,6 +97,7 @@ class Partition:
         reader: Handles,
         flusher: Flusher,
         now_ms: Callable[[], int],
+        tail_limit: TailLimit,
     ) -> None:
         self.name = name
         self.number = number
@@ -118,6 +119,7 @@ class Partition:
         self.now_ms = now_ms
         self._waiting: list[Batch] = []
         self._tail = Tail()
+        self._tail_limit = tail_limit
         self._resting = True
         self._journaled = 0
         self._settlements: list[Settlement] = []
@@ -191,7 +193,7 @@ class Partition:
 
     def _safe(self, until: list[int]) -> None:
         self.high_watermark = until[0]
-        self._tail.let_go(_TAIL_SIZE, self._unfiled())
+        self._tail.let_go(self._tail_limit.size_max, self._unfiled())
         self.ring()
 
     def _unfiled(self) -> int:

@@ -15,6 +15,20 @@ from typing import Final
 from broker.storage.batch import Batch
 
 _COPIED_SHARE: Final = 2
+_TAIL_SIZE: Final = 128 * 1024
+_TAILS_SIZE: Final = 256 * 1024 * 1024
+
+
+class TailLimit:
+    """What the files have of each partition as well has its end in memory: so much of it, and so much of all."""
+
+    __slots__ = ("size_max",)
+
+    def __init__(self) -> None:
+        self.size_max = _TAIL_SIZE
+
+    def share(self, partitions: int) -> None:
+        self.size_max = min(_TAIL_SIZE, _TAILS_SIZE // max(partitions, 1))
 
 
 class Tail:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import uuid
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,6 +31,7 @@ from broker.node.definitions import TOPIC, Change, key, names_of
 from broker.node.flusher import Flusher
 from broker.node.partition import Partition
 from broker.node.stream_reader import StreamReader
+from broker.node.tail import TailLimit
 from broker.node.topic_sink import TopicSink
 from broker.node.topology import Topology
 from broker.storage.file import Files, Handles
@@ -38,6 +40,8 @@ from broker.storage.log import Log
 logger = logging.getLogger("broker.node")
 
 PARTITIONS_MAX = 20_000
+# A few microseconds each, in which the loop stands still.
+_TIDIED_AT_ONCE = 2000
 # A segment is read into memory when it is checked, so that Kafka's gigabyte would be too much.
 _SEGMENT_SIZE_MAX = 64 * 1024 * 1024
 
@@ -92,6 +96,8 @@ class Topics:
         self._topics: dict[tuple[str, str], Topic] = {}
         self._by_id: dict[bytes, Topic] = {}
         self._leaving: set[tuple[str, str]] = set()
+        self._tail_limit = TailLimit()
+        self._untidy: deque[Partition] = deque()
         self._flusher = flusher
         self._clock = clock
         self._files = files
@@ -198,9 +204,14 @@ class Topics:
             self._reader,
             self._flusher,
             self._clock.now_ms,
+            self._tail_limit,
         )
         topic.partitions.append(partition)
-        self.partition_count += 1
+        self._count(1)
+
+    def _count(self, more: int) -> None:
+        self.partition_count += more
+        self._tail_limit.share(self.partition_count)
 
     def _segment_size(self, settings: TopicSettings) -> int:
         return min(settings.segment_bytes, self.segment_size_max)
@@ -243,7 +254,7 @@ class Topics:
         topic.deleted = True
         del self._topics[topic.vhost, topic.name]
         del self._by_id[topic.id]
-        self.partition_count -= len(topic.partitions)
+        self._count(-len(topic.partitions))
         self._flusher.change([Change(_key(topic), None)])
         self._topology.remove_topic(self._topology.vhost(topic.vhost), topic.name)
         for partition in topic.partitions:
@@ -282,8 +293,12 @@ class Topics:
 
     def tidy(self, now_ms: int) -> None:
         """Retention, compaction, and producers that have not been heard of for long."""
-        for topic in self._topics.values():
-            for partition in topic.partitions:
+        untidy = self._untidy
+        if not untidy:
+            untidy.extend(partition for topic in self._topics.values() for partition in topic.partitions)
+        for _ in range(min(len(untidy), _TIDIED_AT_ONCE)):
+            partition = untidy.popleft()
+            if not partition.closed:
                 partition.retain(now_ms)
                 partition.producers.expire(now_ms)
         self.compactor.tidy(

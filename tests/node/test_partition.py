@@ -132,7 +132,7 @@ def test_bells_ring_when_there_is_more_to_read_and_when_the_topic_goes(under):
 
 
 def test_memory_keeps_the_end_of_a_partition_in_use_and_nothing_of_one_at_rest(under, monkeypatch):
-    monkeypatch.setattr("broker.node.partition._TAIL_SIZE", 200)
+    monkeypatch.setattr("broker.node.tail._TAIL_SIZE", 200)
     partition = under.create("orders").partition(0)
     fill(under, partition, 10)
     assert 100 < partition._tail.size <= 200

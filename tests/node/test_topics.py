@@ -163,6 +163,31 @@ def test_many_partitions_are_one_limit(under):
     under.create("others", 5)
 
 
+def test_the_more_partitions_there_are_the_less_of_each_is_in_memory(under, monkeypatch):
+    monkeypatch.setattr("broker.node.tail._TAILS_SIZE", 1000)
+    made = under.create("orders")
+    others = under.create("others", 3)
+    fill(under, made.partition(0), count=20)
+    assert 200 < made.partition(0)._tail.size <= 250
+    topics_of(under).delete(others)
+    fill(under, made.partition(0), count=20)
+    assert 900 < made.partition(0)._tail.size <= 1000
+
+
+def test_many_partitions_are_tidied_one_part_after_another(under, monkeypatch):
+    monkeypatch.setattr("broker.node.topics._TIDIED_AT_ONCE", 2)
+    partitions = under.create("orders", 3, retention_bytes="0").partitions
+    fill(under, *partitions, count=12)
+    under.finish()
+    gone = under.create("gone").partition(0)
+    topics_of(under).tidy(under.clock.now)
+    assert [one.start_offset > 0 for one in partitions] == [True, True, False]
+    topics_of(under).delete(topic(under, "gone"))
+    topics_of(under).tidy(under.clock.now)
+    assert [one.start_offset > 0 for one in partitions] == [True, True, True]
+    assert gone.closed
+
+
 # ---- deleted ----
 
 

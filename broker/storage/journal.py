@@ -112,7 +112,10 @@ class JournalReport:
 
 
 def recover(files: Files, directory: str) -> JournalReport:
-    """Read all journal files; a record that was not finished ends its file."""
+    """Read all journal files, and sync them; a record that was not finished ends its file.
+
+    A killed process may not have synced them. If they went, one log could have what another one lacks.
+    """
     report = JournalReport()
     reader = files.handles(1)
     for name in files.names(directory):
@@ -121,9 +124,12 @@ def recover(files: Files, directory: str) -> JournalReport:
             continue
         found = f"{directory}/{name}"
         octets = reader.read(found, 0, max(files.size(found), 0))
+        reader.sync(found)
         _read_records(octets, bytes.fromhex(known[2]), found, report)
         report.paths.append(found)
         report.next_number = int(known[1]) + 1
+    if report.paths:
+        files.sync_directory(directory)
     reader.close()
     return report
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 
 from broker.model.exchange import QUEUE, Destination
+from fakes import PowerFailed
 from stepped_node import SteppedNode
 
 SEEDS = range(8)
@@ -251,6 +253,26 @@ def test_a_transaction_happens_whole_or_not_at_all():
     for node in crashes(play):
         outcomes.add((tuple(node.stored("a")), tuple(node.stored("b"))))
     assert outcomes == {((b"request",), ()), ((), (b"answer",))}
+
+
+@pytest.mark.parametrize("steps", range(8))
+def test_a_transaction_is_whole_when_a_killed_process_is_followed_by_a_crash_in_recovery(steps):
+    """The journal's record was written and not synced."""
+    for seed in range(20):
+        node = opened("a", "b")
+        node.node.flusher.open.atomic = True
+        for name in ("a", "b"):
+            node.publish(name, b"x")
+        node.end_pass()
+        node.fail_power(node.writer, 0)
+        node.abandon()
+        files = node.files.kill()
+        files.power_fails_after = files.steps + steps
+        with suppress(PowerFailed):
+            SteppedNode(files, node.definitions).abandon()
+        crashed = SteppedNode(files.crash(seed), node.definitions)
+        assert (crashed.stored("a"), crashed.stored("b")) in (([], []), ([b"x"], [b"x"]))
+        crashed.abandon()
 
 
 def test_what_was_settled_stays_so_when_the_journal_and_the_segments_are_gone():

@@ -501,7 +501,7 @@ class Node:
         self._make_room()
 
         def open_log(
-            id: int, directory: str, name: str, segment_size_max: int, *, settles: bool = False
+            id: int, directory: str, name: str, segment_size_max: int, syncs: bool, settles: bool = False
         ) -> Log:
             log, report = recovery.open_log(
                 self._files,
@@ -512,8 +512,9 @@ class Node:
                 journal=by_log.get(id, ()),
                 settles=settles,
             )
+            missing = "nothing that was confirmed is missing" if syncs else "it was confirmed without a sync"
             for line in report.cut:
-                logger.warning("%s: %s; nothing that was confirmed is missing", name, line)
+                logger.warning("%s: %s; %s", name, line, missing)
             for line in report.damaged:
                 logger.error("%s: %s", name, line)
             self.topology.known_id(id)
@@ -522,7 +523,7 @@ class Node:
         def open_queue_log(id: int, name: str) -> Log:
             directory = self.topology.queue_directory(id)
             size = self.options.segment_size_max
-            return open_log(id, directory, f"queue {name}", size, settles=True)
+            return open_log(id, directory, f"queue {name}", size, True, settles=True)
 
         found = self._definitions.read_all()
         self.topology.load(found, open_queue_log)

@@ -329,14 +329,15 @@ class Topics:
         size = self._segment_size(topic.settings)
         for number, id in enumerate(value["logs"]):
             spoken = f"partition '{vhost}'/{name}-{number}"
-            self._add_partition(topic, open_log(id, self.directory(id), spoken, size))
+            log = open_log(id, self.directory(id), spoken, size, topic.settings.syncs)
+            self._add_partition(topic, log)
             topic.partitions[number].make_safe()
             topic.partitions[number].restore_producers()
         self._remember(topic)
 
 
-OpenLog = Callable[[int, str, str, int], Log]
-"""Of an id, a directory, a name to speak of it, and the size of a segment."""
+OpenLog = Callable[[int, str, str, int, bool], Log]
+"""Of an id, a directory, a name to speak of it, the size of a segment, and whether what is confirmed is synced."""
 
 
 def _key(topic: Topic) -> str:

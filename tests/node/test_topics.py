@@ -283,6 +283,17 @@ def test_what_a_topic_left_of_which_nobody_was_told_goes_at_the_next_start(under
     assert "77" not in folders(again)
 
 
+@pytest.mark.parametrize("flush", ["sync", "os"])
+def test_what_recovery_has_cut_was_confirmed_only_by_a_topic_without_syncs(under, flush, caplog):
+    partition = under.create("orders", flush=flush).partition(0)
+    fill(under, partition)
+    path = partition.log.segments[0].path(".log")
+    under.files.truncate(path, len(under.files.octets(path)) - 1)
+    assert values_of(under.kill().partition("orders")) == []
+    said = "nothing that was confirmed is missing" if flush == "sync" else "it was confirmed without a sync"
+    assert f"cut short; 68 octets are cut; {said}" in caplog.text
+
+
 # ---- bindings ----
 
 

@@ -296,6 +296,9 @@ class Flusher:
             job.commit.done = True
             for waiter in job.commit.waiters:
                 waiter()
+            # Who asks whether it is done may keep it long, and with it all who waited.
+            job.commit.waiters.clear()
+            job.commit.changes = []
         for store in job.stores:
             if store.closed:
                 self._remove_directory(store)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -416,6 +418,23 @@ def test_what_a_topic_without_syncs_was_given_survives_a_kill(under):
     assert ("sync", files_of(under.files, partition, ".log")[-1]) not in under.files.log
     under = under.kill()
     assert len(values_of(under.partition("orders"))) == 12
+
+
+def test_a_partition_at_rest_keeps_nobody_in_memory_who_waited_for_it(under):
+    class Waiting:
+        def __call__(self) -> None:
+            called.append(True)
+
+    called: list[bool] = []
+    waiting = Waiting()
+    known = weakref.ref(waiting)
+    append(under.create("orders").partition(0), b"a").commit.waiters.append(waiting)
+    under.node.producer_ids.take()
+    del waiting
+    under.commit()
+    gc.collect()
+    assert called == [True]
+    assert known() is None
 
 
 # ---- producers ----

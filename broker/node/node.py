@@ -16,6 +16,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 
@@ -313,6 +314,10 @@ class Node:
     def mark(self, queue: Source) -> None:
         """Something changed in a queue: at the end of the pass it hands out and looks at the clock."""
         self._marked[queue] = None
+
+    def mark_later(self, source: Source) -> None:
+        """The same in a turn of its own, for whoever has had enough of this one."""
+        self.scheduler.after(1, partial(self.mark, source))
 
     def _note_timed(self, queue: Queue) -> None:
         self._timed[queue] = None

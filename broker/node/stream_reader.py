@@ -2,7 +2,7 @@
 
 Flow:   a bell of a partition marks the reader; at the end of the pass it hands out as much as its consumer has
         room for. Acknowledging moves the consumer's room and nothing else: nothing leaves a log.
-Limits: one batch of records is decoded at a time.
+Limits: one batch of records is decoded at a time, and a turn looks at `_LOOKED_AT_MAX` records; then others have theirs.
 Spec:   RabbitMQ's streams over AMQP: `x-stream-offset` says where to begin; `x-stream-filter` and
         `x-stream-match-unfiltered` what to leave out, here to the record and not to the chunk.
 """
@@ -37,8 +37,8 @@ logger = logging.getLogger("broker.node")
 FRAME_MAX: Final = 4096 * 32
 _CHANNEL: Final = 1
 _READ_SIZE: Final = 64 * 1024
-# Records that one turn looks at, so that a filter that nothing passes does not hold up the others.
-_LOOKED_AT_MAX: Final = 5000
+# A filter that nothing passes would hold up the others for the whole log.
+_LOOKED_AT_MAX: Final = 1000
 _INTERVAL = re.compile(r"(\d+)([YMDhms])")
 INTERVAL_MS: Final = {
     "Y": 365 * 86_400_000,
@@ -112,15 +112,24 @@ class StreamReader:
     auto_delete = False
 
     def __init__(
-        self, topic: Topic, arguments: Arguments, now_ms: int, mark: Callable[[StreamReader], None]
+        self,
+        topic: Topic,
+        arguments: Arguments,
+        now_ms: int,
+        mark: Callable[[StreamReader], None],
+        mark_later: Callable[[StreamReader], None],
     ) -> None:
-        """Raises PreconditionFailed for arguments that cannot be."""
+        """`mark` asks for a `dispatch` in this pass, `mark_later` in a turn of its own.
+
+        Raises PreconditionFailed for arguments that cannot be.
+        """
         self.name = topic.name
         self.vhost = topic.vhost
         self.deleted = False
         self.consumers = Consumers()
         self._topic = topic
         self._mark = mark
+        self._mark_later = mark_later
         self._filter = _read_filter(topic, arguments)
         self._unfiltered = bool(arguments.get("x-stream-match-unfiltered", False))
         start = _read_start(topic, arguments, now_ms)
@@ -193,7 +202,7 @@ class StreamReader:
             if self._wants(record):
                 consumer.deliver(self, self._slice(position, record))
         if consumer is not None and self.ready_count:
-            self._mark(self)
+            self._mark_later(self)
 
     def _next(self) -> tuple[_Position, Record] | None:
         """From the partitions in turn."""

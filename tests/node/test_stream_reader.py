@@ -39,7 +39,8 @@ def read_all(node: SteppedNode, name: str) -> list[int]:
     """The offsets that a new consumer gets, as long as its reader has itself marked."""
     marked: list[StreamReader] = []
     topic = node.node.topics.topic("/", name)
-    reader = StreamReader(topic, {"x-stream-offset": "first"}, node.clock.now, marked.append)
+    arguments = {"x-stream-offset": "first"}
+    reader = StreamReader(topic, arguments, node.clock.now, marked.append, marked.append)
     consumer = Consumer()
     reader.add_consumer(consumer)
     reader.dispatch()
@@ -93,4 +94,24 @@ def test_a_batch_that_nobody_can_open_is_passed_over(caplog):
         node.commit()
     assert read_all(node, "orders") == [0, 2]
     assert "the batch at 1: " in caplog.text
+    node.abandon()
+
+
+def test_a_turn_ends_though_a_filter_lets_nothing_through():
+    node = SteppedNode()
+    topic = node.create("orders")
+    batch = records.build([record(b"%d" % number, node.clock.now) for number in range(5000)])
+    topic.partition(0).append(records.read_header(batch), batch)
+    node.commit()
+    now: list[StreamReader] = []
+    later: list[StreamReader] = []
+    arguments = {"x-stream-offset": "first", "x-stream-filter": "nobody"}
+    reader = StreamReader(topic, arguments, node.clock.now, now.append, later.append)
+    reader.add_consumer(Consumer())
+    left = [reader.ready_count]
+    while left[-1]:
+        reader.dispatch()
+        left.append(reader.ready_count)
+    assert left == [5000, 4000, 3000, 2000, 1000, 0]
+    assert (now, later) == ([], 4 * [reader])
     node.abandon()

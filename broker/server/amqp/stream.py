@@ -131,7 +131,7 @@ def reader_for(channel: Channel, topic: Topic, method: methods.BasicConsume) -> 
     if not channel.consumer_prefetch and not method.no_ack:
         raise PreconditionFailed(f"consumer prefetch count is not set for stream {of}")
     node = channel.connection.node
-    return StreamReader(topic, method.arguments, node.clock.now_ms(), node.mark)
+    return StreamReader(topic, method.arguments, node.clock.now_ms(), node.mark, node.mark_later)
 
 
 def refuse(what: str, topic: Topic) -> NotImplementedHere:

@@ -10,6 +10,7 @@ import pytest
 from broker.kafka import api, records
 from broker.kafka.compression import Codec
 from broker.kafka.errors import ErrorCode
+from broker_here import until
 from kafka_batches import batch_of, changed
 from kafka_here import kafka_here
 from kafka_wire import Ended, batch, produce_body, records_of, values_of
@@ -325,6 +326,18 @@ async def test_ids_for_transactions_are_refused(wire):
 
 
 # ---- when the broker must not take more ----
+
+
+async def test_who_goes_while_an_alarm_is_on_leaves_nothing_behind(wire, kafka):
+    await wire.create("t")
+    alarms = kafka.node.alarms
+    alarms.disk_free = lambda: -1
+    alarms.check(disk_full=False)
+    producer = await kafka.dial()
+    await producer.send(api.PRODUCE, produce_body("t", batch([b"never"])))
+    await until(lambda: kafka.server._blocked)
+    producer.drop()
+    await until(lambda: not kafka.server._blocked)
 
 
 async def test_while_an_alarm_is_on_nothing_is_taken_and_the_rest_is_served(wire, kafka):

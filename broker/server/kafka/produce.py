@@ -48,9 +48,7 @@ class _Refused(Exception):
 def produce(connection: KafkaConnection, request: Request, reply: Reply) -> None:
     node = connection.node
     if node.alarms.active:
-        release = reply.when_gone = connection.hold()
-        node_again = partial(_produce_again, connection, request, reply, release)
-        connection.server.when_unblocked(partial(connection.guard, node_again))
+        connection.server.block(reply, partial(produce, connection, request, reply))
         return
     node.metrics.produce_requests += 1
     body = request.body
@@ -73,13 +71,6 @@ def produce(connection: KafkaConnection, request: Request, reply: Reply) -> None
         return
     commit = next(reversed(commits), None)  # the last of them is the newest
     reply.answer_after(commit, {"responses": topics})
-
-
-def _produce_again(connection: KafkaConnection, request: Request, reply: Reply, release: Any) -> None:
-    if not reply.done:
-        reply.when_gone = None
-        produce(connection, request, reply)
-        release()
 
 
 def _partition_result(

@@ -32,6 +32,7 @@ from broker.server.kafka import (
 )
 from broker.server.kafka.connection import KafkaConnection
 from broker.server.kafka.options import KafkaOptions
+from broker.server.kafka.reply import Reply
 from broker.server.pump import Pump
 from broker.storage.errors import StorageError
 
@@ -74,7 +75,7 @@ class KafkaServer:
         self._unflushed: dict[KafkaConnection, None] = {}
         self._ready: dict[KafkaConnection, None] = {}
         self._rung: dict[Callable[[], None], None] = {}
-        self._unblocked: list[Callable[[], None]] = []
+        self._blocked: dict[Reply, tuple[Callable[[], None], Callable[[], None]]] = {}
         self._empty = trio.Event()
         self._told_address = False
         node.pass_ends.append(self.end_pass)
@@ -158,16 +159,24 @@ class KafkaServer:
 
     # ---- what concerns many ----
 
-    def when_unblocked(self, call: Callable[[], None]) -> None:
-        """When no alarm is on any more."""
-        self._unblocked.append(call)
+    def block(self, reply: Reply, again: Callable[[], None]) -> None:
+        """Handle nothing more of its connection until no alarm is on any more; `again` is called then."""
+        self._blocked[reply] = (again, reply.connection.hold())
+        reply.when_gone = partial(self._give_up, reply)
+
+    def _give_up(self, reply: Reply) -> None:
+        _, release = self._blocked.pop(reply)
+        release()
 
     def _alarms_changed(self) -> None:
-        if not self.node.alarms.active:
-            unblocked, self._unblocked = self._unblocked, []
-            for call in unblocked:
-                call()
-            self.node.end_pass()
+        if self.node.alarms.active:
+            return
+        while self._blocked:
+            reply, (again, release) = self._blocked.popitem()
+            reply.when_gone = None
+            reply.connection.guard(again)
+            release()
+        self.node.end_pass()
 
     def _check_idle(self) -> None:
         self.node.scheduler.after(_IDLE_CHECK_MS, self._check_idle)

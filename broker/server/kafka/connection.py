@@ -49,7 +49,6 @@ class KafkaConnection:
     """A client."""
 
     __slots__ = (
-        "_broken",
         "_connected_at_ms",
         "_deadline",
         "_descriptor",
@@ -116,7 +115,7 @@ class KafkaConnection:
         self._receive_size = _RECEIVE_SIZE_MIN
         self._reading = True
         self._writing = self._ending = False
-        self._over = self._broken = False
+        self._over = False
         self.received_octets = self.received_count = self.sent_octets = self.sent_count = 0
 
     # ---- who it is ----
@@ -188,7 +187,7 @@ class KafkaConnection:
         except RemoteProtocolError as error:
             self.refuse(str(error))
             return
-        self._handle_frames()
+        self.handle_frames()
 
     def hung_up(self) -> None:
         if self._reading:
@@ -200,7 +199,7 @@ class KafkaConnection:
         self._send()
         if self._over and not self.busy:
             self.lost()
-        self._handle_frames()
+        self.handle_frames()
 
     def failed(self, error: Exception) -> None:
         """A bug of ours: this connection ends, the others live. A failure of the disk is raised again."""
@@ -231,7 +230,8 @@ class KafkaConnection:
             or self._outbox.size > _OUTBOX_HIGH
         )
 
-    def _handle_frames(self) -> None:
+    def handle_frames(self) -> None:
+        """What came, as far as there is room for more requests."""
         while self._frames and not self.gone and not self._waits:
             self._handle(self._frames.popleft())
         if not self.gone:
@@ -308,7 +308,7 @@ class KafkaConnection:
                 released = True
                 self._held -= 1
                 if not self.gone:
-                    self._handle_frames()
+                    self.handle_frames()
 
         return partial(self.guard, release)
 
@@ -348,10 +348,6 @@ class KafkaConnection:
     def send(self, parts: list[Part]) -> None:
         self._outbox.add(parts)
         self.server.flush_soon(self)
-
-    def handle_more(self) -> None:
-        """There may be room for another request."""
-        self._handle_frames()
 
     def flush(self) -> None:
         """Send what was collected, as far as the system takes it."""

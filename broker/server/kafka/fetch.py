@@ -36,7 +36,6 @@ _ZSTD: Final = 4
 _ZSTD_VERSION_MIN: Final = 10
 _ATTRIBUTES_END: Final = 22
 _EPOCH_MAX: Final = 2**31 - 1
-_NO_ID: Final = bytes(16)
 
 TopicKey: TypeAlias = "str | bytes"
 """A topic's name, or its id from version 13 on."""

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 # What concerns the broker as a whole is asked for under this name: whoever may do something with anything may.
 CLUSTER: Final = ""
 
-_NO_ID: Final = bytes(16)
 _PARTITIONS_MAX: Final = 2000
 _NOT_ASKED: Final = -(2**31)
 # Kafka's numbers of operations, as bits: what each of our rights allows.

@@ -149,13 +149,13 @@ class KafkaServer:
         rung, self._rung = self._rung, {}
         for call in rung:
             call()
-        while self._ready:
+        while self._ready or self._unflushed:  # whoever is lost in sending may set others free
             ready, self._ready = self._ready, {}
             for connection in ready:
-                connection.guard(connection.handle_more)
-        unflushed, self._unflushed = self._unflushed, {}
-        for connection in unflushed:
-            connection.guard(connection.flush)
+                connection.guard(connection.handle_frames)
+            unflushed, self._unflushed = self._unflushed, {}
+            for connection in unflushed:
+                connection.guard(connection.flush)
 
     # ---- what concerns many ----
 

@@ -143,6 +143,7 @@ class Kafka(_Table):
     request_size_max: Size = 100 * 2**20
     fetch_size_max: Size = 55 * 2**20
     idle_timeout_s: float = Field(600.0, gt=0)
+    login_timeout_s: float = Field(10.0, gt=0)
     group_size_max: int = Field(10_000, ge=1)
     groups_max: int = Field(100_000, ge=1)
     initial_rebalance_delay_ms: int = Field(0, ge=0, le=600_000)
@@ -535,6 +536,7 @@ def kafka_options(config: Config) -> KafkaOptions:
         request_size_max=kafka.request_size_max,
         fetch_size_max=kafka.fetch_size_max,
         idle_timeout_s=kafka.idle_timeout_s,
+        login_timeout_s=kafka.login_timeout_s,
     )
 
 

@@ -137,6 +137,20 @@ async def test_whoever_says_nothing_for_long_is_let_go(tmp_path, mock_clock):
         assert values_of((await waiting.answer())["responses"][0]["partitions"][0]["records"]) == [b"v"]
 
 
+async def test_whoever_does_not_log_in_is_let_go(tmp_path, mock_clock, caplog):
+    async with kafka_here(tmp_path, anonymous_user="", login_timeout_s=10.0) as kafka:
+        kafka.add_user("alice")
+        alice, quiet, slow = await kafka.log_in("alice"), await kafka.dial(), await kafka.dial()
+        for _ in range(3):
+            await slow.call(api.SASL_HANDSHAKE, {"mechanism": "PLAIN"})
+            mock_clock.jump(4)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        await slow.ends()
+        await quiet.ends()
+        assert caplog.text.count("no login came in time") == 2
+        assert (await alice.call(api.METADATA, METADATA_OF_NOTHING))["controller_id"] == 1
+
+
 # ---- garbage ----
 
 GARBAGE = [

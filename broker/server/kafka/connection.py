@@ -109,6 +109,9 @@ class KafkaConnection:
         self._frames: deque[bytes] = deque()
         self._replies: deque[Reply] = deque()
         self._deadline: Timer | None = None
+        if self.user is None:
+            wait_ms = int(options.login_timeout_s * 1000)
+            self._deadline = self.node.scheduler.after(wait_ms, partial(self.guard, self._login_timed_out))
         # For how many reasons nothing more is handled.
         self._held = 0
         self._outbox = Outbox()
@@ -136,8 +139,15 @@ class KafkaConnection:
             address = address.ipv4_mapped
         return address.is_loopback
 
+    def _login_timed_out(self) -> None:
+        logger.warning("connection %s: no login came in time", self.name)
+        self.lost()
+
     def logged_in(self, user: User) -> None:
         self.user = user
+        if self._deadline is not None and not self._over:  # then it is that of the end
+            self._deadline.cancel()
+            self._deadline = None
         self._framer.frame_size_max = self.server.options.request_size_max
         self.node.metrics.kafka_logins += 1
         logger.info("connection %s: user '%s' logged in with %s", self.name, user.name, self.mechanism)

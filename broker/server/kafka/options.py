@@ -29,6 +29,8 @@ class KafkaOptions:
     fetch_wait_max_ms: int = 300_000
     """Kafka has no limit but the number's."""
     idle_timeout_s: float = 600.0
+    login_timeout_s: float = 10.0
+    """For whoever must log in; Kafka has none but the one above."""
     close_timeout_s: float = 30.0
     """For the last answers of a connection that ends; AMQP's."""
     refused_delay_s: float = 0.1

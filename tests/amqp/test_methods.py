@@ -6,7 +6,7 @@ import pamqp.base
 import pamqp.commands
 import pamqp.frame
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from amqp_strategies import any_method
@@ -214,7 +214,17 @@ def test_pamqp_reads_what_we_write(method: Method) -> None:
     assert [_octets(value) for value in read] == [_octets(value) for value in method.values()]
 
 
-@given(any_method.filter(lambda method: method.id not in _UNKNOWN_THERE).map(_plain))
+def _writable(method: Method) -> Method:
+    """Without delivery tags of which pamqp, which takes them for signed, cannot write the first bit."""
+    values = [
+        value & 2**63 - 1 if kind == "LongLong" else value
+        for value, (_, kind) in zip(method.values(), method.layout, strict=True)
+    ]
+    return type(method)(*values)
+
+
+@given(any_method.filter(lambda method: method.id not in _UNKNOWN_THERE).map(_plain).map(_writable))
+@example(_writable(methods.BasicAck(2**64 - 1)))
 def test_we_read_what_pamqp_writes(method: Method) -> None:
     theirs = _theirs(method)
     assert methods.decode(theirs.index.to_bytes(4) + theirs.marshal()) == method

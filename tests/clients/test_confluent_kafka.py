@@ -286,3 +286,14 @@ def test_producing_and_reading_go_on_after_a_restart(returning_log_broker, topic
         (number, b"%d" % number) for number in range(10, 20)
     ]
     reader.close()
+
+
+def test_transactions_are_refused_at_once(log_broker):
+    """Other errors would only be heard of when there is no more time."""
+    client = producer(log_broker.bootstrap, transactional_id="mine")
+    with pytest.raises(KafkaException) as caught:
+        client.init_transactions(WAIT_S)
+    (error,) = caught.value.args
+    assert error.code() == KafkaError.CLUSTER_AUTHORIZATION_FAILED
+    assert error.fatal()
+    assert "this broker has no transactions yet" in error.str()

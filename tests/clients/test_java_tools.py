@@ -347,3 +347,11 @@ def test_what_java_clients_count_on(tools, topic):
     arguments += ["--idempotent-producer-supported", "True"]
     arguments += ["--describe-acls-supported", str("DescribeAcls" in usable)]
     tools.run("ClientCompatibilityTest", *arguments)
+
+
+def test_transactions_are_refused_with_the_reason(bootstrap, tools, topic):
+    if os.environ.get("LEVERET_TESTS_KAFKA"):
+        pytest.skip("Apache Kafka has transactions")
+    record = ["--num-records", "1", "--record-size", "1", "--throughput", "-1"]
+    said = tools.refused("ProducerPerformance", "--topic", topic, *record, "--transactional-id", "mine")
+    assert "this broker has no transactions yet" in said

@@ -140,8 +140,18 @@ async def test_the_coordinator_is_here(kafka, wire, versions):
     assert (found["host"], found["port"]) == kafka.address
 
 
-async def test_other_coordinators_there_are_none(wire):
-    answer = await wire.call(api.FIND_COORDINATOR, {"key_type": 1, "coordinator_keys": ["t"]})
+@pytest.mark.parametrize("version", range(1, 7))
+async def test_who_looks_for_the_coordinator_of_transactions_is_told_why_there_is_none(wire, version):
+    body = {"key_type": 1, "key": "t", "coordinator_keys": ["t"]}
+    answer = await wire.call(api.FIND_COORDINATOR, body, version)
+    found = answer["coordinators"][0] if version >= 4 else answer
+    assert found["error_code"] == ErrorCode.CLUSTER_AUTHORIZATION_FAILED
+    assert "no transactions" in found["error_message"]
+    assert found["node_id"] == -1
+
+
+async def test_share_groups_have_no_coordinator(wire):
+    answer = await wire.call(api.FIND_COORDINATOR, {"key_type": 2, "coordinator_keys": ["g:t:0"]})
     assert answer["coordinators"][0]["error_code"] == ErrorCode.INVALID_REQUEST
 
 

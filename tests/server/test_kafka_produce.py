@@ -184,7 +184,8 @@ async def test_transactions_are_refused(wire):
     await wire.create("t")
     body = produce_body("t", batch([b"v"])) | {"transactional_id": "mine"}
     (result,) = (await wire.call(api.PRODUCE, body))["responses"][0]["partition_responses"]
-    assert result["error_code"] == ErrorCode.INVALID_REQUEST
+    assert result["error_code"] == ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+    assert "no transactions" in result["error_message"]
 
 
 async def test_a_batch_may_have_as_many_octets_as_its_topic_says(wire):
@@ -322,7 +323,8 @@ async def test_producer_ids_are_given_once(tmp_path, version):
 async def test_ids_for_transactions_are_refused(wire):
     body = {"transactional_id": "mine", "transaction_timeout_ms": 1000}
     answer = await wire.call(api.INIT_PRODUCER_ID, body)
-    assert (answer["error_code"], answer["producer_id"]) == (ErrorCode.INVALID_REQUEST, -1)
+    assert answer["error_code"] == ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+    assert (answer["producer_id"], answer["producer_epoch"]) == (-1, -1)
 
 
 # ---- when the broker must not take more ----

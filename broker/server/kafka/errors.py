@@ -43,6 +43,8 @@ GROUP_CODES: Final[Mapping[GroupError, ErrorCode]] = {
     GroupError.TOO_MANY_OFFSETS: ErrorCode.POLICY_VIOLATION,
 }
 
+NO_TRANSACTIONS: Final = "this broker has no transactions yet: leave transactional.id out"
+
 
 def code_of(error: model.ModelError) -> ErrorCode:
     """The code of the error's class, or of the nearest above it."""

@@ -15,7 +15,7 @@ from broker.kafka.errors import ErrorCode
 from broker.model.group_calls import Join, JoinReply, Leaving, Sync, SyncReply
 from broker.model.group_errors import GroupError, GroupRefused
 from broker.model.user import Right
-from broker.server.kafka.errors import GROUP_CODES
+from broker.server.kafka.errors import GROUP_CODES, NO_TRANSACTIONS
 from broker.server.kafka.reply import Reply
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from broker.server.kafka.handlers import Handler
 
 _GROUP_KEY_TYPE: Final = 0
+_TRANSACTION_KEY_TYPE: Final = 1
 _ID_REQUIRED_FROM: Final = 4
 _SKIP_FROM: Final = 9
 _OPERATIONS: Final = 1 << 3 | 1 << 6 | 1 << 8
@@ -44,15 +45,19 @@ def group_problem(connection: KafkaConnection, group_id: str, right: Right = Rig
 
 
 def find_coordinator(connection: KafkaConnection, request: Request, reply: Reply) -> None:
-    """That is us, for groups; there are no transactions yet."""
+    """That is us, for groups. Who looks for that of transactions or share groups must give up, and know why."""
     body = request.body
     host, port = connection.server.address_for(connection)
     keys = body["coordinator_keys"] if request.version >= 4 else [body["key"]]
     found = []
     for key in keys:
-        code, text = ErrorCode.NONE, None
-        if body["key_type"] != _GROUP_KEY_TYPE:
-            code, text = ErrorCode.INVALID_REQUEST, "there are no transactions and no share groups yet"
+        text: str | None = None
+        if body["key_type"] == _TRANSACTION_KEY_TYPE:
+            # With other errors librdkafka tries again until it has no more time; with the one of a transactional id
+            # Java's client does not show the text.
+            code, text = ErrorCode.CLUSTER_AUTHORIZATION_FAILED, NO_TRANSACTIONS
+        elif body["key_type"] != _GROUP_KEY_TYPE:
+            code, text = ErrorCode.INVALID_REQUEST, "this broker has no share groups yet"
         else:
             code = group_problem(connection, key)
         here = {"node_id": connection.server.options.node_id, "host": host, "port": port}

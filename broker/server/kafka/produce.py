@@ -20,7 +20,7 @@ from broker.model.errors import ModelError
 from broker.model.user import Right
 from broker.node.flusher import Commit
 from broker.node.partition import Partition
-from broker.server.kafka.errors import code_of
+from broker.server.kafka.errors import NO_TRANSACTIONS, code_of
 from broker.server.kafka.reply import Reply
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _partition(connection: KafkaConnection, request: Request, name: str, index: 
     if request.body["acks"] not in _ACKS:
         raise _Refused(ErrorCode.INVALID_REQUIRED_ACKS)
     if request.body["transactional_id"] is not None:
-        raise _Refused(ErrorCode.INVALID_REQUEST, "there are no transactions yet")
+        raise _Refused(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, NO_TRANSACTIONS)
     if not connection.allows(Right.WRITE, name):
         raise _Refused(ErrorCode.TOPIC_AUTHORIZATION_FAILED)
     topic = connection.node.topics.topic(connection.server.options.vhost, name)
@@ -153,7 +153,9 @@ def _check_keys(octets: Any, inflated_size_max: int) -> None:
 
 def init_producer_id(connection: KafkaConnection, request: Request, reply: Reply) -> None:
     if request.body["transactional_id"] is not None:
-        reply.answer({"error_code": ErrorCode.INVALID_REQUEST, "producer_id": -1, "producer_epoch": -1})
+        # There is no place for a text; whoever came here without asking for the coordinator gives up with this one.
+        code = ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+        reply.answer({"error_code": code, "producer_id": -1, "producer_epoch": -1})
         return
     id, commit = connection.node.producer_ids.take()
     reply.answer_after(commit, {"error_code": ErrorCode.NONE, "producer_id": id, "producer_epoch": 0})

@@ -6,11 +6,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from altered_broker import AlteredBroker
 from log_clients import Sender, read_logs
 from log_history import Began, CommitAnswered, History, check, read_events
 from log_member import LAST
-from process import ROOT
+from process import ROOT, BrokerProcess
 from program import Program
 
 TOPIC = "orders"
@@ -18,13 +17,9 @@ GROUP = "group"
 PARTITIONS = 6
 # Kafka's least is 6 s, which is the time that such a test would wait.
 SESSION_MS = 2000
-SHORT_SESSIONS = f"""
-from broker.model.group_limits import GroupLimits
-defaults = list(GroupLimits.__init__.__defaults__)
-defaults[defaults.index(6_000)] = {SESSION_MS}
-GroupLimits.__init__.__defaults__ = tuple(defaults)
-"""
 CONFIG = f"""
+[kafka]
+session_timeout_min_ms = {SESSION_MS}
 [[topic]]
 name = "{TOPIC}"
 partitions = {PARTITIONS}
@@ -94,7 +89,7 @@ class Group:
 def group(tmp_path):
     histories = tmp_path / "histories"
     histories.mkdir()
-    with AlteredBroker(tmp_path, SHORT_SESSIONS, config=CONFIG, kafka=True) as broker, ExitStack() as stack:
+    with BrokerProcess(tmp_path, config=CONFIG, kafka=True) as broker, ExitStack() as stack:
         yield Group(histories, broker.bootstrap, stack)
 
 

@@ -586,6 +586,14 @@ def test_session_timeouts_have_limits(session_ms: int, error: GroupError) -> Non
     assert host.error(host.join(session_ms=session_ms)) is error
 
 
+def test_the_limits_of_session_timeouts_may_be_others() -> None:
+    host = Host(GroupLimits(session_timeout_min_ms=1_000, session_timeout_max_ms=2_000))
+    assert host.error(host.join(session_ms=1_000)) is GroupError.MEMBER_ID_REQUIRED
+    assert host.error(host.join(session_ms=2_000)) is GroupError.MEMBER_ID_REQUIRED
+    assert host.error(host.join(session_ms=999)) is GroupError.INVALID_SESSION_TIMEOUT
+    assert host.error(host.join(session_ms=2_001)) is GroupError.INVALID_SESSION_TIMEOUT
+
+
 def test_a_group_has_a_largest_size() -> None:
     host = Host(GroupLimits(size_max=2))
     members = host.settle(2)

@@ -1,0 +1,33 @@
+"""What the configuration file says of Kafka's protocol reaches whoever needs it."""
+
+from __future__ import annotations
+
+import pytest
+
+from broker import config
+
+
+@pytest.fixture
+def read(tmp_path):
+    """The settings of a file whose table [kafka] has these lines."""
+
+    def read(*lines):
+        file = tmp_path / "broker.toml"
+        file.write_text("\n".join(["[kafka]", *lines]))
+        return config.read_config(file, {})
+
+    return read
+
+
+def test_limits_of_session_timeouts(read):
+    limits = config.node_options(read()).groups.limits
+    assert (limits.session_timeout_min_ms, limits.session_timeout_max_ms) == (6_000, 1_800_000)
+    found = read("session_timeout_min_ms = 1000", "session_timeout_max_ms = 2000")
+    limits = config.node_options(found).groups.limits
+    assert (limits.session_timeout_min_ms, limits.session_timeout_max_ms) == (1_000, 2_000)
+
+
+def test_limits_of_session_timeouts_that_leave_nothing_between_them(read):
+    with pytest.raises(config.ConfigError, match=r"session_timeout_min_ms 11 is more than .* 10"):
+        read("session_timeout_min_ms = 11", "session_timeout_max_ms = 10")
+    read("session_timeout_min_ms = 10", "session_timeout_max_ms = 10")

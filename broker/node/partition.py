@@ -340,13 +340,20 @@ class Partition:
         self._flusher.open.waiters.append(partial(self._drop_before, self.start_offset))
 
     def _drop_before(self, offset: int) -> None:
-        going = [] if self.closed else self.log.before(offset)
-        if not going:
+        if self.closed:
             return
-        if self._settlements or self._noted_in not in (None, *going):
+        going, past = self.log.before(offset), self._last_is_past
+        if not going and not past:
+            return
+        if not self._settlements and (past or self._noted_in in (None, *going)):
+            self._note_start()  # what lies beside them may be the only word on where the partition begins
+        elif going:
             self._flusher.remove(self.log.drop_before(offset))
-        else:  # what lies beside them may be the only word on where the partition begins
-            self._note_start()
+
+    @property
+    def _last_is_past(self) -> bool:
+        """Nothing of the last segment may be read any more: another one begins with the next note of the start."""
+        return self.log.ends_before(self.start_offset)
 
     def retain(self, now_ms: int) -> None:
         """Let go of what is too old or too much, as its topic says; called now and then."""
@@ -389,12 +396,12 @@ class Partition:
             return 0
         surplus = self.log.size - self.settings.retention_bytes
         kept = 0
-        for segment in self.log.segments[:-1]:
-            if surplus < segment.size or not segment.sealed:
+        for segment in self.log.segments:
+            if surplus < segment.size or segment.next_offset > self.high_watermark:
                 break
             surplus -= segment.size
             kept = segment.next_offset
-        return min(kept, self.high_watermark)
+        return kept
 
     # ---- what the flusher asks for ----
 
@@ -423,7 +430,7 @@ class Partition:
         self._journaled = 0
         self._journaled_settlements = max(0, self._journaled_settlements - settled_end)
         before = self.log.segments
-        writes, settled = self.log.write(taken, entries)
+        writes, settled = self.log.write(taken, entries, anew=bool(entries) and self._last_is_past)
         self.log.syncs = self.settings.syncs
         if entries:
             self._noted_in = self.log.segments[-1]

@@ -78,7 +78,7 @@ class Write:
         directory = os.path.dirname(self.path)
         if self.created:
             files.make_directory(directory)
-        if self.buffers:
+        if self.buffers or not self.position:
             whole = self.sync and not self.behind_unsynced
             handles.write(self.path, self.position, self.buffers, sync=whole)
         if self.sync and self.behind_unsynced:
@@ -175,15 +175,20 @@ class Log:
 
     # ---- appending and settling ----
 
-    def write(self, appended: list[Batch], settled: list[Settlement]) -> tuple[list[Write], list[Write]]:
+    def write(
+        self, appended: list[Batch], settled: list[Settlement], *, anew: bool = False
+    ) -> tuple[list[Write], list[Write]]:
         """Place batches and note settlements, in this order; returns the writes of each.
 
         The batches' offsets lie at or behind `next_offset`; what was settled was handed over, now or
-        before. Nothing more may be handed over until `written`.
+        before. Nothing more may be handed over until `written`. With `anew` another segment begins, even
+        if nothing goes there yet: an empty file says where offsets go on when the others are gone.
         """
         assert not self.writing
         self.writing = self.begun = True
         writes: list[Write] = []
+        if anew:
+            self._begin_empty(writes)
         for batch in appended:
             segment = self._segment_for(batch, writes)
             path = segment.path(LOG_SUFFIX)
@@ -210,12 +215,22 @@ class Log:
             fits = segment.size + batch.size <= self.segment_size_max
             fits = fits and not self.roll_due
             if not segment.size or (fits and batch.next_offset - segment.base_offset <= SEGMENT_OFFSETS_MAX):
+                self.roll_due = False
                 return segment
             self._seal(segment, writes)
+        return self._begin(batch.base_offset)
+
+    def _begin(self, offset: int) -> Segment:
         self.roll_due = False
-        segment = Segment(self.directory, batch.base_offset, batch.base_offset)
+        segment = Segment(self.directory, offset, offset)
         self._segments.append(segment)
         return segment
+
+    def _begin_empty(self, writes: list[Write]) -> None:
+        self._seal(self._segments[-1], writes)
+        segment = self._begin(self.next_offset)
+        writes.append(Write(segment.path(LOG_SUFFIX), 0, [], False, created=True))
+        segment.unnamed = False
 
     def _seal(self, segment: Segment, writes: list[Write]) -> None:
         """It gets nothing more: it is synced, and its index written for the next start."""
@@ -305,6 +320,8 @@ class Log:
         end = len(self._segments) - 1
         if self._writing:  # the one before what is being written may be being sealed
             end = self._segments.index(self._writing[0][0]) - 1
+        elif self.writing:
+            end -= 1
         return self._segments[: max(end, 0)]
 
     # ---- towards the disk ----
@@ -345,6 +362,11 @@ class Log:
                 if segment.sealed and not segment.live and not segment.rewriting
             ]
         )
+
+    def ends_before(self, offset: int) -> bool:
+        """All of the last segment lies before `offset`, and it is not empty: it may go when another has begun."""
+        last = self._segments[-1] if self._segments else None
+        return last is not None and last.size > 0 and last.next_offset <= offset
 
     def before(self, offset: int) -> list[Segment]:
         """Sealed segments that lie before `offset` whole."""

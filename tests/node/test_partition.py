@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -13,7 +14,7 @@ from broker.kafka.records import Record
 from broker.model.errors import OffsetOutOfRange
 from broker.model.producer import OutOfOrderSequence
 from broker.node.partition import Appended, Partition
-from fakes import FakeFiles
+from fakes import FakeFiles, PowerFailed
 from stepped_node import SteppedNode
 from topic_records import record
 
@@ -332,6 +333,92 @@ def test_what_is_too_much_goes_by_segments(under):
     under.commit()
     assert partition.start_offset == partition.log.start_offset > 0
     assert 1000 <= partition.size < 1400
+
+
+@pytest.mark.parametrize("why", ["deleted", "old", "much"])
+def test_a_partition_of_which_nothing_may_be_read_keeps_an_empty_file(under, why):
+    configs = {"old": {"retention_ms": str(DAY_MS)}, "much": {"retention_bytes": "0"}}
+    partition = under.create("orders", **configs.get(why, {})).partition(0)
+    for sequence in range(7):
+        send(partition, sequence)
+        under.commit()
+    if why == "deleted":
+        partition.move_start(7)
+    under.clock.now += 2 * DAY_MS
+    for _ in range(2):
+        partition.retain(under.clock.now)
+        under.commit()
+    assert {
+        path.rpartition("/")[2]: len(under.files.octets(path)) for path in files_of(under.files, partition)
+    }.items() >= {(f"{7:020d}.log", 0)}
+    assert len(files_of(under.files, partition, ".log")) == 1
+    assert (partition.start_offset, partition.high_watermark, partition.size) == (7, 7, 0)
+    under = under.close()
+    partition = under.partition("orders")
+    assert (partition.start_offset, partition.high_watermark) == (7, 7)
+    steps = under.files.steps
+    for _ in range(2):
+        partition.retain(under.clock.now)
+        under.commit()
+    assert under.files.steps == steps  # it is let be
+    assert send(partition, 6).base_offset == 6  # its producer is known though nothing of it is there
+    assert send(partition, 7).base_offset == 7
+    under.commit()
+    assert offsets_of(partition) == [7]
+    assert len(files_of(under.files, partition, ".log")) == 1
+
+
+def test_the_last_segment_goes_by_way_of_the_journal_too(under):
+    partitions = [under.create(name).partition(0) for name in ("a", "b", "c")]
+    journaled(under, *partitions)
+    for partition in partitions:
+        partition.move_start(1)
+    append(partitions[0], b"more")
+    under.commit()
+    under.finish()
+    for _ in range(2):
+        for partition in partitions:
+            partition.retain(under.clock.now)
+        under.finish()
+    assert [offsets_of(partition) for partition in partitions] == [[1], [], []]
+    names = [files_of(under.files, partition, ".log") for partition in partitions]
+    assert [[path[-5:-4] for path in each] for each in names] == [["0"], ["1"], ["1"]]
+
+
+def test_a_crash_at_any_step_on_the_way_to_an_empty_file():
+    """Wherever it is, offsets go on where they were; what was deleted for good does not come back."""
+    for steps in range(40):
+        for seed in SEEDS:
+            under = SteppedNode()
+            partition = under.create("orders").partition(0)
+            fill(under, partition, 3)
+            asked = partition.move_start(3)
+            ended = _until_power_fails(under, partition, steps)
+            again = under.crash(seed)
+            partition = again.partition("orders")
+            assert partition.high_watermark == partition.next_offset == 3
+            assert partition.start_offset == 3 if asked.done else partition.start_offset in (0, 3)
+            assert offsets_of(partition) == [*range(partition.start_offset, 3)]
+            append(partition, b"new")
+            again.commit()
+            assert offsets_of(again.kill().partition("orders"))[-1] == 3
+            under.abandon()
+        if ended:
+            break
+    assert ended
+    assert steps >= 8
+
+
+def _until_power_fails(under: SteppedNode, partition: Partition, steps: int) -> bool:
+    """Tidy until nothing is left to do, or the power fails; whether that was before."""
+    under.files.power_fails_after = under.files.steps + steps
+    with suppress(PowerFailed):
+        while under.files.octets(partition.log.segments[-1].path(".log")) or len(partition.log.segments) > 1:
+            under.commit()
+            partition.retain(under.clock.now)
+        under.commit()
+        return True
+    return False
 
 
 # ---- commits ----

@@ -305,6 +305,10 @@ async def test_committed_offsets_are_deleted(wire):
     assert (code, set(codes.values())) == (ErrorCode.NONE, {ErrorCode.NONE})
     assert await committed(wire) == {("t", 1): (2, "")}
     assert await delete_offsets(wire, {"t": [0]}, group="unknown") == (ErrorCode.GROUP_ID_NOT_FOUND, {})
+    unknown = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+    code, codes = await delete_offsets(wire, {"t": [1, 3, -1], "u": [0]})
+    assert code == ErrorCode.NONE
+    assert codes == {("t", 1): ErrorCode.NONE, ("t", 3): unknown, ("t", -1): unknown, ("u", 0): unknown}
 
 
 async def test_offsets_go_with_their_topic(wire):

@@ -65,7 +65,7 @@ TOPIC_REQUESTS: dict[str, tuple[api.Api, dict[str, Any], int | None, set[str]]] 
         api.DESCRIBE_PRODUCERS,
         {"topics": [{"name": "mine", "partition_indexes": [0]}]},
         None,
-        ANY,
+        READ,
     ),
     "elections": (
         api.ELECT_LEADERS,
@@ -95,8 +95,8 @@ TOPIC_REQUESTS: dict[str, tuple[api.Api, dict[str, Any], int | None, set[str]]] 
 }
 
 GROUP_REQUESTS: dict[str, tuple[api.Api, dict[str, Any], int | None, set[str]]] = {
-    "coordinator": (api.FIND_COORDINATOR, {"key_type": 0, "coordinator_keys": ["mine"]}, None, READ),
-    "old coordinator": (api.FIND_COORDINATOR, {"key_type": 0, "key": "mine"}, 0, READ),
+    "coordinator": (api.FIND_COORDINATOR, {"key_type": 0, "coordinator_keys": ["mine"]}, None, ANY),
+    "old coordinator": (api.FIND_COORDINATOR, {"key_type": 0, "key": "mine"}, 0, ANY),
     "join": (
         api.JOIN_GROUP,
         {**_MEMBER, "session_timeout_ms": 10_000, "protocol_type": "consumer", "protocols": []},
@@ -112,8 +112,8 @@ GROUP_REQUESTS: dict[str, tuple[api.Api, dict[str, Any], int | None, set[str]]] 
         None,
         READ,
     ),
-    "fetch": (api.OFFSET_FETCH, {"groups": [{"group_id": "mine", "topics": None}]}, None, READ),
-    "describe": (api.DESCRIBE_GROUPS, {"groups": ["mine"]}, None, READ),
+    "fetch": (api.OFFSET_FETCH, {"groups": [{"group_id": "mine", "topics": None}]}, None, ANY),
+    "describe": (api.DESCRIBE_GROUPS, {"groups": ["mine"]}, None, ANY),
     "delete": (api.DELETE_GROUPS, {"groups_names": ["mine"]}, None, CONFIGURE),
     "delete offsets": (api.OFFSET_DELETE, {"group_id": "mine", "topics": []}, None, CONFIGURE),
 }
@@ -270,6 +270,50 @@ async def test_offsets_are_committed_and_fetched_for_topics_that_one_may_read(ka
         "groups"
     ]
     assert group["topics"][0]["partitions"][0]["error_code"] == NO_TOPIC
+
+
+async def test_who_may_do_anything_else_with_a_topic_may_see_its_offsets(kafka, wire):
+    await wire.create("mine")
+    partitions = [{**_ONE, "committed_offset": 1}]
+    body = {**_MEMBER, "group_id": "group", "topics": [{"name": "mine", "partitions": partitions}]}
+    await wire.call(api.OFFSET_COMMIT, body)
+    client = await user_with(kafka, read="^group$", write="^mine$")
+    (refused,) = (await client.call(api.OFFSET_COMMIT, body))["topics"]
+    assert refused["partitions"][0]["error_code"] == NO_TOPIC
+    for topics in (None, [{"name": "mine", "partition_indexes": [0]}]):
+        asked = {"groups": [{"group_id": "group", "topics": topics}]}
+        (group,) = (await client.call(api.OFFSET_FETCH, asked))["groups"]
+        (found,) = group["topics"][0]["partitions"]
+        assert (found["error_code"], found["committed_offset"]) == (ErrorCode.NONE, 1)
+
+
+async def test_offsets_are_deleted_of_topics_that_one_may_read(kafka, wire):
+    for name in ("mine", "yours"):
+        await wire.create(name)
+        topics = [{"name": name, "partitions": [{**_ONE, "committed_offset": 1}]}]
+        await wire.call(api.OFFSET_COMMIT, {**_MEMBER, "group_id": "group", "topics": topics})
+    client = await user_with(kafka, configure=".*", read="^mine$")
+    body = {
+        "group_id": "group",
+        "topics": [{"name": name, "partitions": [_ONE]} for name in ("yours", "mine")],
+    }
+    answer = await client.call(api.OFFSET_DELETE, body)
+    codes = [topic["partitions"][0]["error_code"] for topic in answer["topics"]]
+    assert (answer["error_code"], codes) == (ErrorCode.NONE, [NO_TOPIC, ErrorCode.NONE])
+    committed = kafka.node.groups.find("group").committed
+    assert [(topic, number) for topic, number, _ in committed] == [("yours", 0)]
+
+
+async def test_operations_on_a_group_are_told_as_they_are_allowed(kafka):
+    kafka.node.groups.hosted("mine")
+    read, delete, describe = 1 << 3, 1 << 6, 1 << 8
+    for right, operations in (("read", read), ("configure", delete), ("write", 0)):
+        client = await user_with(kafka, **{right: "^mine$"})
+        body = {"groups": ["mine"], "include_authorized_operations": True}
+        (group,) = (await client.call(api.DESCRIBE_GROUPS, body))["groups"]
+        assert group["authorized_operations"] == operations | describe
+        (listed,) = (await client.call(api.LIST_GROUPS, {}))["groups"]
+        assert listed["group_id"] == "mine"
 
 
 # ---- the cluster ----

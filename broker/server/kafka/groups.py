@@ -1,7 +1,8 @@
 """Consumer groups: their members, and those who look at them from outside.
 
 Flow:   everything goes to the node's groups; a join or a sync may be answered much later, with other members'.
-Spec:   KIP-62, KIP-345 (static members), KIP-394 (an id before joining), KIP-800, KIP-814.
+Spec:   KIP-62, KIP-345 (static members), KIP-394 (an id before joining), KIP-800, KIP-814. Of rights: Kafka's READ
+        on a group is ours to read, DELETE is ours to configure, DESCRIBE is any.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from broker.model.group_calls import Join, JoinReply, Leaving, Sync, SyncReply
 from broker.model.group_errors import GroupError, GroupRefused
 from broker.model.user import Right
 from broker.server.kafka.errors import GROUP_CODES, NO_TRANSACTIONS
+from broker.server.kafka.metadata import visible
 from broker.server.kafka.reply import Reply
 
 if TYPE_CHECKING:
@@ -26,19 +28,33 @@ _GROUP_KEY_TYPE: Final = 0
 _TRANSACTION_KEY_TYPE: Final = 1
 _ID_REQUIRED_FROM: Final = 4
 _SKIP_FROM: Final = 9
-_OPERATIONS: Final = 1 << 3 | 1 << 6 | 1 << 8
+_READ: Final = 1 << 3
+_DELETE: Final = 1 << 6
+_DESCRIBE: Final = 1 << 8
 _NOT_ASKED: Final = -(2**31)
+# In Kafka whoever may read or delete something may describe it.
+DESCRIBING: Final = tuple(Right)
 
 
 def code_of(error: GroupError | None) -> ErrorCode:
     return ErrorCode.NONE if error is None else GROUP_CODES[error]
 
 
-def group_problem(connection: KafkaConnection, group_id: str, right: Right = Right.READ) -> ErrorCode:
-    """NONE if this group may be spoken to."""
+def group_problem(connection: KafkaConnection, group_id: str, *rights: Right) -> ErrorCode:
+    """NONE if this group may be spoken to by who has one of these rights."""
     if not group_id:
         return ErrorCode.INVALID_GROUP_ID
-    return ErrorCode.NONE if connection.allows(right, group_id) else ErrorCode.GROUP_AUTHORIZATION_FAILED
+    allowed = any(connection.allows(right, group_id) for right in rights)
+    return ErrorCode.NONE if allowed else ErrorCode.GROUP_AUTHORIZATION_FAILED
+
+
+def _operations(connection: KafkaConnection, group_id: str) -> int:
+    """What the client may do with a group, as Kafka's bits."""
+    bits = _DESCRIBE
+    for right, bit in ((Right.READ, _READ), (Right.CONFIGURE, _DELETE)):
+        if connection.allows(right, group_id):
+            bits |= bit
+    return bits
 
 
 # ---- members ----
@@ -59,7 +75,7 @@ def find_coordinator(connection: KafkaConnection, request: Request, reply: Reply
         elif body["key_type"] != _GROUP_KEY_TYPE:
             code, text = ErrorCode.INVALID_REQUEST, "this broker has no share groups yet"
         else:
-            code = group_problem(connection, key)
+            code = group_problem(connection, key, *DESCRIBING)
         here = {"node_id": connection.server.options.node_id, "host": host, "port": port}
         if code is not ErrorCode.NONE:
             here = {"node_id": -1, "host": "", "port": -1}
@@ -72,7 +88,7 @@ def find_coordinator(connection: KafkaConnection, request: Request, reply: Reply
 
 def join_group(connection: KafkaConnection, request: Request, reply: Reply) -> None:
     body = request.body
-    problem = group_problem(connection, body["group_id"])
+    problem = group_problem(connection, body["group_id"], Right.READ)
     if problem is not ErrorCode.NONE:
         reply.answer({"error_code": problem, "member_id": body["member_id"]})
         return
@@ -122,7 +138,7 @@ def join_group(connection: KafkaConnection, request: Request, reply: Reply) -> N
 
 def sync_group(connection: KafkaConnection, request: Request, reply: Reply) -> None:
     body = request.body
-    problem = group_problem(connection, body["group_id"])
+    problem = group_problem(connection, body["group_id"], Right.READ)
     if problem is not ErrorCode.NONE:
         reply.answer({"error_code": problem})
         return
@@ -153,7 +169,7 @@ def sync_group(connection: KafkaConnection, request: Request, reply: Reply) -> N
 
 def heartbeat(connection: KafkaConnection, request: Request, reply: Reply) -> None:
     body = request.body
-    code = group_problem(connection, body["group_id"])
+    code = group_problem(connection, body["group_id"], Right.READ)
     if code is ErrorCode.NONE:
         try:
             connection.node.groups.heartbeat(
@@ -167,7 +183,7 @@ def heartbeat(connection: KafkaConnection, request: Request, reply: Reply) -> No
 def leave_group(connection: KafkaConnection, request: Request, reply: Reply) -> None:
     """In old versions one member leaves, and its error is that of the request."""
     body = request.body
-    code = group_problem(connection, body["group_id"])
+    code = group_problem(connection, body["group_id"], Right.READ)
     if code is not ErrorCode.NONE:
         reply.answer({"error_code": code})
         return
@@ -214,10 +230,10 @@ def describe_groups(connection: KafkaConnection, request: Request, reply: Reply)
 
 def _described(connection: KafkaConnection, name: str, with_operations: bool, version: int) -> dict[str, Any]:
     """One that is not there is dead, and from version 6 on an error."""
-    problem = group_problem(connection, name)
+    problem = group_problem(connection, name, *DESCRIBING)
     if problem is not ErrorCode.NONE:
         return {"error_code": problem, "group_id": name}
-    operations = _OPERATIONS if with_operations else _NOT_ASKED
+    operations = _operations(connection, name) if with_operations else _NOT_ASKED
     found = connection.node.groups.find(name)
     if found is None:
         code = ErrorCode.GROUP_ID_NOT_FOUND if version >= 6 else ErrorCode.NONE
@@ -258,7 +274,7 @@ def list_groups(connection: KafkaConnection, request: Request, reply: Reply) -> 
     for hosted in connection.node.groups.all():
         group = hosted.group
         wanted = (not states or group.state.value.lower() in states) and (not types or "classic" in types)
-        if wanted and connection.allows(Right.READ, group.group_id):
+        if wanted and visible(connection, group.group_id):
             found.append(
                 {
                     "group_id": group.group_id,

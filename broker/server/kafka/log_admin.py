@@ -9,6 +9,7 @@ from broker.kafka import api
 from broker.kafka.api import Request
 from broker.kafka.errors import ErrorCode
 from broker.model.errors import ModelError, OffsetOutOfRange
+from broker.model.user import Right
 from broker.node.flusher import Commit
 from broker.server.kafka.errors import Refused, failure, refusal
 from broker.server.kafka.metadata import CLUSTER, visible
@@ -122,8 +123,8 @@ def describe_producers(connection: KafkaConnection, request: Request, reply: Rep
 def _producers(connection: KafkaConnection, topic: dict[str, Any], number: int) -> list[dict[str, Any]]:
     """Raises Refused or UnknownTopic."""
     name = topic["name"]
-    if not visible(connection, name):
-        raise Refused(ErrorCode.TOPIC_AUTHORIZATION_FAILED, f"access to topic '{name}' refused")
+    if not connection.allows(Right.READ, name):
+        raise Refused(ErrorCode.TOPIC_AUTHORIZATION_FAILED, f"read access to topic '{name}' refused")
     partition = connection.node.topics.topic(connection.server.options.vhost, name).partition(number)
     return [
         {

@@ -1,4 +1,7 @@
-"""Committed offsets: OffsetCommit, OffsetFetch and OffsetDelete."""
+"""Committed offsets: OffsetCommit, OffsetFetch and OffsetDelete.
+
+Spec:   of rights: who commits or deletes must be allowed to read the topic, too; who fetches may have any right.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,8 @@ from broker.model.committed import CommittedOffset
 from broker.model.group_errors import GroupRefused
 from broker.model.user import Right
 from broker.node.groups import Hosted
-from broker.server.kafka.groups import code_of, group_problem
+from broker.server.kafka.groups import DESCRIBING, code_of, group_problem
+from broker.server.kafka.metadata import visible
 from broker.server.kafka.reply import Reply
 
 if TYPE_CHECKING:
@@ -34,7 +38,7 @@ def offset_commit(connection: KafkaConnection, request: Request, reply: Reply) -
     body = request.body
     group_id = body["group_id"]
     groups = connection.node.groups
-    problem = group_problem(connection, group_id)
+    problem = group_problem(connection, group_id, Right.READ)
     if problem is ErrorCode.NONE:
         try:
             groups.check_commit(
@@ -98,7 +102,7 @@ def offset_fetch(connection: KafkaConnection, request: Request, reply: Reply) ->
 def _fetched(
     connection: KafkaConnection, group_id: str, topics: list[dict[str, Any]] | None
 ) -> dict[str, Any]:
-    problem = group_problem(connection, group_id)
+    problem = group_problem(connection, group_id, *DESCRIBING)
     if problem is not ErrorCode.NONE:
         return {"group_id": group_id, "error_code": problem, "topics": []}
     hosted = connection.node.groups.find(group_id)
@@ -108,7 +112,7 @@ def _fetched(
             asked.setdefault(topic["name"], []).extend(topic["partition_indexes"])
     elif hosted is not None:
         for name, number, _ in hosted.committed:
-            if connection.allows(Right.READ, name):
+            if visible(connection, name):
                 asked.setdefault(name, []).append(number)
     found = [
         {
@@ -123,7 +127,7 @@ def _fetched(
 def _one_fetched(
     connection: KafkaConnection, hosted: Hosted | None, name: str, number: int
 ) -> dict[str, Any]:
-    if not connection.allows(Right.READ, name):
+    if not visible(connection, name):
         return _nothing(number, ErrorCode.TOPIC_AUTHORIZATION_FAILED)
     known = hosted.committed.get(name, number) if hosted is not None else None
     if known is None:
@@ -160,18 +164,20 @@ def offset_delete(connection: KafkaConnection, request: Request, reply: Reply) -
     topics = []
     gone: list[tuple[str, int]] = []
     for topic in body["topics"]:
-        code = ErrorCode.NONE
+        name = topic["name"]
+        subscribed = ErrorCode.NONE
         try:
-            hosted.group.check_unsubscribed(topic["name"])
+            hosted.group.check_unsubscribed(name)
         except GroupRefused as refused:
-            code = code_of(refused.error)
+            subscribed = code_of(refused.error)
         results = []
         for one in topic["partitions"]:
             number = one["partition_index"]
+            code = _topic_problem(connection, name, number) or subscribed
             if code is ErrorCode.NONE:
-                gone.append((topic["name"], number))
+                gone.append((name, number))
             results.append({"partition_index": number, "error_code": code})
-        topics.append({"name": topic["name"], "partitions": results})
+        topics.append({"name": name, "partitions": results})
     commit = groups.delete_offsets(group_id, gone)
     reply.answer_after(commit, {"error_code": ErrorCode.NONE, "topics": topics})
 

@@ -17,7 +17,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from broker import __version__
 from broker.management.options import ManagementOptions
@@ -25,6 +33,8 @@ from broker.model.arguments import read_alternate, read_queue_arguments
 from broker.model.errors import InvalidTopicName, PreconditionFailed
 from broker.model.exchange import MATCHERS, QUEUE
 from broker.model.group_limits import GroupLimits
+from broker.model.resource import spoken
+from broker.model.stream import check_flags, is_stream, stream_configs
 from broker.model.topic import CONFIGS, check_name
 from broker.node.alarms import memory_total
 from broker.node.declarations import (
@@ -108,7 +118,7 @@ Name = Annotated[str, Field(min_length=1, max_length=255)]
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", defer_build=True, arbitrary_types_allowed=True, frozen=True)
 
 
 # ---- settings ----
@@ -147,7 +157,16 @@ class Kafka(_Table):
     group_size_max: int = Field(10_000, ge=1)
     groups_max: int = Field(100_000, ge=1)
     initial_rebalance_delay_ms: int = Field(0, ge=0, le=600_000)
+    session_timeout_min_ms: int = Field(6_000, ge=1, le=2**31 - 1)
+    session_timeout_max_ms: int = Field(1_800_000, ge=1, le=2**31 - 1)
     offsets_retention_s: float = Field(7 * 86_400.0, gt=0)
+
+    @model_validator(mode="after")
+    def _session_timeouts_are_ordered(self) -> Kafka:
+        least, most = self.session_timeout_min_ms, self.session_timeout_max_ms
+        if least > most:
+            raise ValueError(f"session_timeout_min_ms {least} is more than session_timeout_max_ms {most}")
+        return self
 
 
 class Limits(_Table):
@@ -250,6 +269,13 @@ _EXPECTED: Final = {
     "x-dead-letter-exchange": "a string",
     "x-dead-letter-routing-key": "a string, and x-dead-letter-exchange beside it",
 }
+_EXPECTED_OF_STREAM: Final = {
+    "x-max-age": "an age as 7D, in Y, M, D, h, m or s",
+    "x-max-length-bytes": "an integer >= 0",
+    "x-stream-max-segment-size-bytes": "an integer from 0 to 3000000000",
+}
+# A queue in texts that are shown behind its path in the file.
+_NAMELESS: Final = spoken(QUEUE, "", "")
 
 
 class ArgumentError(ValueError):
@@ -272,14 +298,25 @@ class QueueEntry(_Table):
     def _are_right(cls, value: dict[str, Any]) -> dict[str, Any]:
         for argument in value:
             try:
-                read_queue_arguments(
-                    "", "", {argument: value[argument]} if "routing" not in argument else value
-                )
+                if is_stream(value):
+                    stream_configs(_NAMELESS, {argument: value[argument]})
+                else:
+                    read_queue_arguments(
+                        "", "", {argument: value[argument]} if "routing" not in argument else value
+                    )
             except PreconditionFailed as error:
-                expected = _EXPECTED.get(argument)
+                expected = (_EXPECTED_OF_STREAM if is_stream(value) else _EXPECTED).get(argument)
                 text = f"expected {expected}" if expected else str(error).rpartition(": ")[2]
-                raise ArgumentError(argument, text) from None
+                raise ArgumentError(argument, text.replace(f" for {_NAMELESS}", "")) from None
         return value
+
+    def model_post_init(self, context: Any) -> None:
+        if is_stream(self.arguments):
+            try:
+                check_flags(_NAMELESS, durable=self.durable, auto_delete=self.auto_delete, exclusive=False)
+                check_name(self.name)
+            except PreconditionFailed as error:
+                raise ValueError(str(error).replace(_NAMELESS, "a stream")) from None
 
 
 class TopicEntry(_Table):
@@ -493,6 +530,8 @@ def node_options(config: Config) -> NodeOptions:
             groups_max=config.kafka.groups_max,
             limits=GroupLimits(
                 initial_rebalance_delay_ms=config.kafka.initial_rebalance_delay_ms,
+                session_timeout_min_ms=config.kafka.session_timeout_min_ms,
+                session_timeout_max_ms=config.kafka.session_timeout_max_ms,
                 size_max=config.kafka.group_size_max,
             ),
             retention_ms=int(config.kafka.offsets_retention_s * 1000),

@@ -1,7 +1,8 @@
 """Queues: list, show, declare, delete, purge.
 
 Spec:   RabbitMQ's fields, as far as they can be true here: what nobody measures is left out. `messages_ram` and
-        `message_bytes_ram` are of the messages that are ready.
+        `message_bytes_ram` are of the messages that are ready. A stream is declared, shown and deleted here, and listed
+        among the topics.
 """
 
 from __future__ import annotations
@@ -10,18 +11,22 @@ from functools import partial
 
 from broker.management.call import NOBODY, Call
 from broker.management.consumers import consumers_of
-from broker.management.errors import not_there
+from broker.management.errors import bad_request, not_there
 from broker.management.http import Response
 from broker.management.listing import Row, listed, shown_once
 from broker.management.rates import Rates, lengths, queue_counts
 from broker.management.routes import route
 from broker.management.schema import QueueBody
 from broker.management.tables import shown
+from broker.management.topics import held_by
+from broker.model.arguments import STREAM
 from broker.model.exchange import EXCHANGE, QUEUE
 from broker.model.queue import Queue
 from broker.model.user import Right
 from broker.model.vhost import Vhost
 from broker.node.node import Node
+from broker.node.streams import declare_queue, topic_of
+from broker.node.topics import Topic
 
 
 def key_of(queue: Queue) -> tuple[str, str]:
@@ -101,9 +106,33 @@ async def list_queues(call: Call) -> Response:
     return await listed(call.request.query, queues, view, key_of)
 
 
+async def _show_stream(node: Node, topic: Topic) -> Row:
+    """A topic as AMQP sees it; how it is configured is shown among the topics."""
+    row: Row = {
+        "name": topic.name,
+        "vhost": topic.vhost,
+        "type": STREAM,
+        "durable": True,
+        "auto_delete": False,
+        "exclusive": False,
+        "arguments": {"x-queue-type": STREAM},
+        "node": node.options.name,
+        "state": "running",
+    }
+    row["messages"], row["message_bytes"] = (await held_by([topic]))[topic]
+    row["messages_ready"] = row["messages"]
+    row["messages_unacknowledged"] = 0
+    row["consumers"] = len(topic.readers)
+    return row
+
+
 @route("GET", "/api/queues/{vhost}/{queue}")
 async def get_queue(call: Call) -> Response:
-    queue = call.vhost().queues.get(call.name("queue"))
+    vhost = call.vhost()
+    topic = topic_of(call.node, vhost, call.name("queue"))
+    if topic is not None:
+        return shown_once(call.request.query, await _show_stream(call.node, topic))
+    queue = vhost.queues.get(call.name("queue"))
     if queue is None:
         raise not_there()
     if call.flag("disable_stats"):
@@ -128,8 +157,8 @@ async def put_queue(call: Call) -> Response:
     if isinstance(letters, str):
         call.check(Right.READ, QUEUE, name, vhost)
         call.check(Right.WRITE, EXCHANGE, letters, vhost)
-    _, new = call.node.topology.declare_queue(
-        vhost, name, durable=body.durable, auto_delete=body.auto_delete, arguments=body.arguments
+    _, new = declare_queue(
+        call.node, vhost, name, durable=body.durable, auto_delete=body.auto_delete, arguments=body.arguments
     )
     await call.declared()
     return Response(201 if new else 204)
@@ -138,6 +167,14 @@ async def put_queue(call: Call) -> Response:
 @route("DELETE", "/api/queues/{vhost}/{queue}")
 async def delete_queue(call: Call) -> Response:
     vhost = call.vhost()
+    topic = topic_of(call.node, vhost, call.name("queue"))
+    if topic is not None:
+        call.check(Right.CONFIGURE, QUEUE, topic.name, vhost)
+        if call.flag("if-unused") or call.flag("if-empty"):
+            raise bad_request("a stream is deleted without if-unused and if-empty")
+        call.node.topics.delete(topic)
+        await call.declared()
+        return Response(204)
     queue = queue_of(call, vhost)
     call.check(Right.CONFIGURE, QUEUE, queue.name, vhost)
     call.node.topology.delete_queue(

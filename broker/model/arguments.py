@@ -205,9 +205,7 @@ def read_queue_arguments(name: str, vhost: str, arguments: Arguments) -> QueueSe
 
 
 def _check_type(value: Any) -> None:
-    if _text(value) == STREAM:
-        raise _Invalid("a stream is a topic: declare it as one, or over AMQP")
-    if value == "quorum":
+    if _text(value) == "quorum":
         raise _Invalid(f"this version of the broker does not have queues of type '{value}' yet")
     if value != CLASSIC:
         raise _Invalid(f"\"unsupported queue type '{value}'\"")

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from broker.model.errors import ModelError
-from broker.model.exchange import Destination
+from broker.model.exchange import QUEUE, Destination
 from broker.node.passwords import ARGON2ID, Credentials, credentials_of, matches, scram_credentials
+from broker.node.streams import declare_queue
 
 if TYPE_CHECKING:
     from broker.model.user import User
@@ -143,7 +144,8 @@ def _apply_exchange(node: Node, declared: ExchangeDeclaration) -> None:
 
 
 def _apply_queue(node: Node, declared: QueueDeclaration) -> None:
-    node.topology.declare_queue(
+    declare_queue(
+        node,
         node.topology.vhost(declared.vhost),
         declared.name,
         durable=declared.durable,
@@ -165,13 +167,11 @@ def _apply_topic(node: Node, declared: TopicDeclaration) -> None:
 
 
 def _apply_binding(node: Node, declared: BindingDeclaration) -> None:
-    node.topology.bind(
-        node.topology.vhost(declared.vhost),
-        declared.source,
-        Destination(declared.destination_kind, declared.destination),
-        declared.routing_key,
-        declared.arguments,
-    )
+    vhost = node.topology.vhost(declared.vhost)
+    end = Destination(declared.destination_kind, declared.destination)
+    if end.kind == QUEUE:
+        end = vhost.destination_of(end.name)
+    node.topology.bind(vhost, declared.source, end, declared.routing_key, declared.arguments)
 
 
 async def _apply_user(node: Node, user: UserDeclaration) -> None:

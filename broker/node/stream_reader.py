@@ -10,7 +10,6 @@ Spec:   RabbitMQ's streams over AMQP: `x-stream-offset` says where to begin; `x-
 from __future__ import annotations
 
 import logging
-import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -26,6 +25,7 @@ from broker.model.errors import OffsetOutOfRange, PreconditionFailed
 from broker.model.exchange import QUEUE
 from broker.model.message import Slice
 from broker.model.resource import spoken
+from broker.model.stream import interval_ms
 from broker.node import bridge
 from broker.node.partition import Partition
 
@@ -39,15 +39,6 @@ _CHANNEL: Final = 1
 _READ_SIZE: Final = 64 * 1024
 # A filter that nothing passes would hold up the others for the whole log.
 _LOOKED_AT_MAX: Final = 1000
-_INTERVAL = re.compile(r"(\d+)([YMDhms])")
-INTERVAL_MS: Final = {
-    "Y": 365 * 86_400_000,
-    "M": 30 * 86_400_000,
-    "D": 86_400_000,
-    "h": 3_600_000,
-    "m": 60_000,
-    "s": 1000,
-}
 
 
 class _Position:
@@ -263,8 +254,8 @@ def _read_start(topic: Topic, arguments: Arguments, now_ms: int) -> Callable[[Pa
         return lambda partition: max(partition.start_offset, min(value, partition.high_watermark))
     if isinstance(value, datetime):
         return lambda partition: _since(partition, int(value.timestamp() * 1000))
-    if isinstance(value, str) and (found := _INTERVAL.fullmatch(value)):
-        return lambda partition: _since(partition, now_ms - int(found[1]) * INTERVAL_MS[found[2]])
+    if isinstance(value, str) and (interval := interval_ms(value)) is not None:
+        return lambda partition: _since(partition, now_ms - interval)
     expected = "expected first, last, next, an offset, a timestamp or an interval as 5m"
     raise _invalid(topic, "x-stream-offset", expected, value)
 

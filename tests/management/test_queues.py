@@ -274,3 +274,68 @@ async def test_a_message_limit_is_that_of_amqp(tmp_path):
         answer = await api.post("/exchanges/%2F/amq.default/publish", body)
         assert answer.status_code == 400
         assert answer.json()["reason"] == "message size 11 is larger than configured max size 10"
+
+
+# ---- streams ----
+
+STREAM = {"durable": True, "arguments": {"x-queue-type": "stream", "x-max-age": "2h"}}
+
+
+async def test_a_stream_is_declared_shown_and_deleted(api):
+    assert (await api.put("/queues/%2F/s", STREAM)).status_code == 201
+    assert (await api.put("/queues/%2F/s", STREAM)).status_code == 204
+    topic = api.node.topics.topic("/", "s")
+    assert (len(topic.partitions), topic.settings.retention_ms) == (1, 7_200_000)
+    client = await api.broker.connect()
+    channel = await client.channel(1)
+    await channel.confirm_mode()
+    await channel.publish(b"hello", to="s")
+    await channel.confirms(1)
+    row = await api.get("/queues/%2F/s")
+    assert (row["type"], row["durable"], row["messages"], row["consumers"]) == ("stream", True, 1, 0)
+    assert (await channel.declare("s", passive=True)).message_count == 1
+    assert (await api.get("/topics/%2F/s"))["records"] == 1
+    assert (await api.delete("/queues/%2F/s?if-empty=true")).status_code == 400
+    assert (await api.delete("/queues/%2F/s")).status_code == 204
+    assert api.node.topics.find("/", "s") is None
+    assert (await api.ask("GET", "/queues/%2F/s")).json() == NOT_THERE
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (STREAM | {"durable": False}, "invalid property 'non-durable' for queue 's' in vhost '/'"),
+        (STREAM | {"auto_delete": True}, "invalid property 'auto-delete' for queue 's' in vhost '/'"),
+        (
+            {"durable": True, "arguments": {"x-queue-type": "stream", "x-max-age": "old"}},
+            "invalid arg 'x-max-age' for queue 's' in vhost '/': 'old'",
+        ),
+    ],
+)
+async def test_streams_that_cannot_be(api, body, reason):
+    answer = await api.put("/queues/%2F/s", body)
+    assert (answer.status_code, answer.json()["reason"]) == (400, reason)
+    assert api.node.topics.find("/", "s") is None
+
+
+async def test_a_stream_stays_what_it_is(api):
+    await api.put("/queues/%2F/s", STREAM)
+    other = {"durable": True, "arguments": {"x-queue-type": "stream", "x-max-age": "3h"}}
+    answer = await api.put("/queues/%2F/s", other)
+    assert answer.status_code == 400
+    assert answer.json()["reason"] == (
+        "inequivalent arg 'x-max-age' for queue 's' in vhost '/': received '3h' but the topic has retention.ms=7200000"
+    )
+    answer = await api.put("/queues/%2F/s", {"durable": True})
+    assert (answer.status_code, "inequivalent arg 'x-queue-type'" in answer.json()["reason"]) == (400, True)
+    await api.put("/queues/%2F/q", {"durable": True})
+    answer = await api.put("/queues/%2F/q", STREAM)
+    assert (answer.status_code, "inequivalent arg 'x-queue-type'" in answer.json()["reason"]) == (400, True)
+
+
+async def test_whoever_may_not_configure_declares_and_deletes_no_stream(api):
+    await api.put("/queues/%2F/s", STREAM)
+    reader = api.add_user("reader", "management", configure="")
+    assert (await api.put("/queues/%2F/t", STREAM, user=reader)).status_code == 401
+    assert (await api.delete("/queues/%2F/s", user=reader)).status_code == 401
+    assert api.node.topics.find("/", "s") is not None

@@ -11,12 +11,13 @@ import os
 
 from broker.amqp import methods
 from broker.amqp.spec import DIRECT_REPLY_TO
-from broker.model.arguments import STREAM, Arguments, check_agree
+from broker.model.arguments import Arguments
 from broker.model.errors import AccessRefused, NotFound
 from broker.model.exchange import EXCHANGE, QUEUE, Destination
 from broker.model.queue import Queue
 from broker.model.resource import cleaned, spoken
 from broker.model.user import Right
+from broker.node.streams import declare_queue
 from broker.node.topics import Topic
 from broker.server.amqp import stream
 from broker.server.amqp.channel import Channel, handles
@@ -131,45 +132,32 @@ def queue_declare(channel: Channel, method: methods.QueueDeclare) -> None:
     if name.startswith(DIRECT_REPLY_TO):
         _declare_reply_queue(channel, name, method)
         return
-    topic = stream.topic_of(channel, name)
-    if topic is not None or (stream.is_stream(method.arguments) and not method.passive):
-        _declare_stream(channel, name, topic, method)
-        return
-    queue = _find(channel, name) if method.passive else _declare(channel, name, method)
-    channel.last_queue = queue.name
-    _reply_when_safe(
-        channel,
-        methods.QueueDeclareOk(
-            queue=queue.name,
-            message_count=queue.ready_count,
-            consumer_count=len(queue.consumers),
-        ),
-        method.nowait,
-    )
-
-
-def _declare_stream(channel: Channel, name: str, topic: Topic | None, method: methods.QueueDeclare) -> None:
-    if topic is not None and method.passive:
-        channel.check_any(QUEUE, name)
+    found = _find(channel, name) if method.passive else _declare(channel, name, method)
+    channel.last_queue = found.name
+    if isinstance(found, Queue):
+        declared = methods.QueueDeclareOk(
+            queue=found.name,
+            message_count=found.ready_count,
+            consumer_count=len(found.consumers),
+        )
     else:
-        channel.check(Right.CONFIGURE, QUEUE, name)
-        of = spoken(QUEUE, name, channel.connection.vhost.name)
-        check_agree("x-queue-type", of, STREAM, method.arguments.get("x-queue-type"))
-        topic = stream.declare(channel, name, method)
-    channel.last_queue = topic.name
-    _reply_when_safe(channel, stream.declared(topic), method.nowait)
+        declared = stream.declared(found)
+    _reply_when_safe(channel, declared, method.nowait)
 
 
-def _find(channel: Channel, name: str) -> Queue:
+def _find(channel: Channel, name: str) -> Queue | Topic:
     """A passive declare: "" is no name here, and who may do anything with the queue may ask for it."""
     connection = channel.connection
     channel.check_any(QUEUE, name)
+    topic = stream.topic_of(channel, name)
+    if topic is not None:
+        return topic
     queue = connection.vhost.queue(name, connection)
     queue.used(connection.node.clock.now_ms())
     return queue
 
 
-def _declare(channel: Channel, name: str, method: methods.QueueDeclare) -> Queue:
+def _declare(channel: Channel, name: str, method: methods.QueueDeclare) -> Queue | Topic:
     connection = channel.connection
     chosen_here = not name
     name = name or random_name("amq.gen-")
@@ -178,7 +166,8 @@ def _declare(channel: Channel, name: str, method: methods.QueueDeclare) -> Queue
     if isinstance(letters, str) and name not in connection.vhost.queues:
         channel.check(Right.READ, QUEUE, name)
         channel.check(Right.WRITE, EXCHANGE, letters)
-    queue, new = connection.node.topology.declare_queue(
+    found, new = declare_queue(
+        connection.node,
         connection.vhost,
         name,
         durable=method.durable and not method.exclusive,
@@ -189,8 +178,9 @@ def _declare(channel: Channel, name: str, method: methods.QueueDeclare) -> Queue
         chosen_here=chosen_here,
     )
     if new and method.exclusive:
-        connection.own(queue)
-    return queue
+        assert isinstance(found, Queue)
+        connection.own(found)
+    return found
 
 
 def _declare_reply_queue(channel: Channel, name: str, method: methods.QueueDeclare) -> None:

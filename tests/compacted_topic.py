@@ -14,7 +14,7 @@ from typing import Self
 from broker.kafka import records
 from broker.kafka.records import Record
 from broker.node.partition import Partition
-from broker.storage import compacted
+from broker.storage.noted import COMPACTED
 from fakes import FakeFiles
 from stepped_node import SteppedNode
 
@@ -142,7 +142,7 @@ class CompactedTopic:
     def compacted_to(self) -> int:
         """As it is written down."""
         files = self.node.files
-        return compacted.first_dirty(files, files.handles(1), self.partition.log.directory)
+        return COMPACTED.read(files, files.handles(1), self.partition.log.directory)
 
     def restart(self) -> Self:
         return self._became(self.node.close())

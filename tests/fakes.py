@@ -2,7 +2,7 @@
 
 Fault model
 - Contents. What a write put into a file is in memory only until it is synced. A crash decides for each
-  piece of it, cut at page boundaries, whether it is kept, lost, or torn at any octet, whatever became of
+  piece of it, cut at page boundaries, whether it is kept, lost, or torn at any sector, whatever became of
   the pieces before it. A lost piece leaves what was there before, or zeros where nothing was. The size of
   a file may have grown further than anything that was kept: zeros at its end.
 - A write with `sync` makes its own octets safe and no others. `sync` makes all of a file safe. A file
@@ -35,6 +35,7 @@ from broker.node.definitions import Change
 from broker.storage.errors import DataFolderInUse, DiskFull, StorageError, SyncFailed
 
 PAGE = 64
+SECTOR = 8
 
 
 class PowerFailed(Exception):
@@ -86,7 +87,8 @@ class _File:
             if mood == "first":
                 fate = "kept" if number < lost_from else "lost"
             if fate == "torn":
-                octets = octets[: chance.randrange(len(octets) + 1)]
+                end = position + chance.randrange(len(octets) + 1)
+                octets = octets[: max(0, end - end % SECTOR - position)]
             if fate != "lost":
                 _put(found, position, octets)
         if len(found) < len(self.octets) and chance.random() < 0.3:
@@ -157,6 +159,8 @@ def _directory(path: str) -> str:
 
 class FakeFiles:
     """`Files` in memory."""
+
+    sector_size = SECTOR
 
     def __init__(self, room: int | None = None) -> None:
         self.room = room

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 from broker.kafka import records
 from broker.kafka.records import Record
-from broker.model.producer import OutOfOrderSequence
 from broker.node.flusher import Commit
 from broker.node.partition import Partition
 from broker.node.topics import Topic
@@ -156,6 +155,8 @@ class TopicTwin:
             ]
             assert not lost, f"{self.name}: {lost} are lost"
             assert partition.high_watermark >= self.safe
+        if self.syncs:
+            assert list(found) == [*range(start, partition.high_watermark)], f"{self.name} has a hole"
         self.lost = not (self.syncs or killed)
         self._begin_anew(partition, found)
 
@@ -185,15 +186,8 @@ class TopicTwin:
                 self.send_again(partition, producer, sent, now_ms)
                 left.pop(0)
                 continue
-            later = any(self.is_there(other) for other in left)
-            try:
-                sent.offset = self._append(partition, _octets_of(sent, producer.id, now_ms), sent.values)
-            except OutOfOrderSequence:
-                # Behind a batch that was not finished another one may be whole.
-                assert later, f"{sent} comes next"
-                self._begin_epoch(producer, left)
-                continue
-            assert not later
+            assert not any(self.is_there(other) for other in left), f"{sent} is missing before another"
+            sent.offset = self._append(partition, _octets_of(sent, producer.id, now_ms), sent.values)
             partition._flusher.open.waiters.append(lambda sent=sent: producer.acknowledge(sent))
             left.pop(0)
 

@@ -5,7 +5,7 @@ Flow:   `tidy`, called now and then, looks which partitions are due and goes ove
         1. the dirty segments are read, and the last offset of each key noted, as far as the map has room
         2. each segment up to there is written anew, in the order of offsets, without what a later record has made
            out of date, and without tombstones whose time is over
-        3. how far the partition is compacted is written down (`storage/compacted.py`)
+        3. how far the partition is compacted is written down (`storage/noted.py`)
         A tombstone that is kept gets its delete horizon the first time: now and `delete.retention.ms`.
 Shape:  offsets stay what they were, and so does the start of the partition. A batch that has its producer's last
         sequence number stays, empty if need be. A segment of which nothing is left goes.
@@ -43,11 +43,11 @@ from broker.node.key_map import GiveWay, KeyMap
 from broker.node.partition import Partition
 from broker.node.store import Store
 from broker.node.worker import Problem
-from broker.storage import compacted
 from broker.storage.batch import Batch
 from broker.storage.errors import CorruptLog, DiskFull
 from broker.storage.file import Files, Handles
 from broker.storage.log import Write, index_write, remove_files
+from broker.storage.noted import COMPACTED
 from broker.storage.rewrite import Rewritten, read_batches, rewrite
 from broker.storage.segment import INDEX_SUFFIX, LOG_SUFFIX, REWRITE_SUFFIX, Segment
 
@@ -115,7 +115,7 @@ class Compactor:
         self._begin_next()
 
     def _read(self, partition: Partition) -> _Known:
-        return _Known(compacted.first_dirty(self.files, self._reader, partition.log.directory))
+        return _Known(COMPACTED.read(self.files, self._reader, partition.log.directory))
 
     def _begin_next(self) -> None:
         while self._pass is None and self._waiting:
@@ -316,7 +316,7 @@ class _Pass:
     def _in_thread_write_down(self, files: Files, handles: Handles, give_way: GiveWay) -> None:
         remove_files(files, handles, self._removals)
         files.sync_directory(self._directory)
-        for write in (*self._indexes, compacted.write_of(self._directory, self._map.end)):
+        for write in (*self._indexes, COMPACTED.write_of(self._directory, self._map.end)):
             write.carry_out(files, handles)
 
     def _over(self) -> None:

@@ -516,6 +516,7 @@ class Node:
                 segment_size_max=segment_size_max,
                 journal=by_log.get(id, ()),
                 settles=settles,
+                syncs=syncs,
             )
             missing = "nothing that was confirmed is missing" if syncs else "it was confirmed without a sync"
             for line in report.cut:
@@ -571,6 +572,7 @@ class Node:
         """Make everything durable, and let go. Raises a failure of the disk."""
         try:
             self.flusher.stop()
+            self.topics.note_safe()
             self._files.remove(self._reserve)  # nothing is left that could need it
         finally:
             self._reader.close()

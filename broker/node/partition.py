@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -27,9 +28,10 @@ from broker.node.times import Timed
 from broker.storage import batch as batches
 from broker.storage import journal, recovery
 from broker.storage.batch import Batch
-from broker.storage.errors import CorruptLog, SyncFailed
+from broker.storage.errors import CorruptLog, DiskFull, SyncFailed
 from broker.storage.file import FileRange, Files, Handles
 from broker.storage.log import Log, Write
+from broker.storage.noted import SAFE
 from broker.storage.segment import LOG_SUFFIX, SETTLED_SUFFIX, Segment
 from broker.storage.settlements import Settlement
 
@@ -40,6 +42,8 @@ logger = logging.getLogger("broker.node")
 
 # What a batch costs in memory beside its octets.
 _BATCH_COST = 256
+# After so many octets it is written down that they are safe.
+_NOTED_EACH = 1024 * 1024
 _Found = TypeVar("_Found")
 _Octets = TypeVar("_Octets", bytes, "bytes | FileRange")
 
@@ -65,6 +69,7 @@ class Partition:
         "_journaled",
         "_journaled_settlements",
         "_noted_in",
+        "_noted_size",
         "_reader",
         "_resting",
         "_round",
@@ -126,6 +131,8 @@ class Partition:
         self._journaled_settlements = 0
         # Beside this segment it is written where the partition begins; None if nobody knows.
         self._noted_in: Segment | None = None
+        # So much of the last segment is written down as safe.
+        self._noted_size = 0
         self._round: list[int] = []
         self._round_commit: Commit | None = None
         self._began_ms = self._appended_ms = now_ms()
@@ -438,9 +445,24 @@ class Partition:
             self._began_ms = self.now_ms()
             for segment in segments[max(len(before) - 1, 0) : -1]:
                 segment.sealed_ms = self._began_ms
+            self._noted_size = 0
             if before:
                 writes.append(snapshots.write_of(self.producers, segments[-1]))
+        if taken and self.settings.syncs and segments[-1].size - self._noted_size >= _NOTED_EACH:
+            settled.append(self._safe_note(segments[-1]))
         return writes, settled
+
+    def _safe_note(self, last: Segment) -> Write:
+        """For behind a sync: it tells recovery what is damage and not a commit that was not finished."""
+        self._noted_size = last.size
+        return SAFE.write_of(self.log.directory, self.high_watermark)
+
+    def note_safe(self) -> None:
+        """When everything is safe, and nothing is being written."""
+        last = self.log.segments[-1] if self.log.segments else None
+        if last is not None and last.size > self._noted_size and self.settings.syncs:
+            with suppress(DiskFull):
+                self._safe_note(last).carry_out(self._files, self._reader)
 
     def drop_settled(self) -> list[str]:
         """Never: nothing of a partition is settled, and an empty segment may be where its start is noted."""
@@ -481,6 +503,7 @@ class Partition:
                 self._reader.sync(path)
             if paths:
                 self._files.sync_directory(self.log.directory)
+        self.note_safe()
 
     def restore_producers(self) -> None:
         """From the newest snapshot that can be read, and the headers of the batches behind it."""

@@ -312,7 +312,13 @@ class Topics:
             now_ms,
         )
 
-    # ---- at start ----
+    # ---- at start and at the end ----
+
+    def note_safe(self) -> None:
+        """For the next start, when everything is safe."""
+        for topic in self._topics.values():
+            for partition in topic.partitions:
+                partition.note_safe()
 
     def load_all(self, found: Mapping[str, dict[str, Any]], open_log: OpenLog) -> None:
         """Those among all definitions that were found."""

@@ -88,6 +88,10 @@ class Handles(Protocol):
 class Files(Protocol):
     """A file system."""
 
+    @property
+    def sector_size(self) -> int:
+        """So many octets at a place that is a multiple of it are written whole or not at all."""
+
     def handles(self, limit: int) -> Handles: ...
 
     def names(self, directory: str) -> list[str]:
@@ -227,6 +231,8 @@ def _write_all(descriptor: int, position: int, buffers: Sequence[bytes]) -> None
 
 class Disk:
     """`Files` over the real file system."""
+
+    sector_size = 512
 
     def handles(self, limit: int) -> OpenFiles:
         return OpenFiles(limit)

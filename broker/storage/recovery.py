@@ -13,24 +13,28 @@ Why:    What is wrong at the end of a log was never confirmed, or the journal ha
         until it is told to sync) or damage: what the journal has of it is put back, the rest passed over
         and said, its octets saved beside the segment in a `.cut` file. The end of a segment that is not
         the last one was synced before the next was made: that is damage always.
+        Where offsets are dense, what lies behind a hole goes with it if nobody can have heard of it: a producer
+        that sends again what was not confirmed must not find the second half of it there. Whether it is damage, after
+        which everything stays, is seen by three signs: its offset was safe (`noted`), the journal has a later one, or
+        no sector of it is empty. A queue's messages need no order of numbers: it keeps what it can.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
-from broker.storage import batch as batches
 from broker.storage import index as index_file
 from broker.storage.batch import Batch
 from broker.storage.errors import CorruptLog, DiskFull
 from broker.storage.file import Files, Handles
 from broker.storage.index import Index
 from broker.storage.journal import Entry
-from broker.storage.log import OFFSET_MAX, SEGMENT_OFFSETS_MAX, SEGMENT_SIZE_MAX, Log, remove_files
+from broker.storage.log import SEGMENT_SIZE_MAX, Log, remove_files
+from broker.storage.noted import SAFE
+from broker.storage.scan import Part, walk
 from broker.storage.segment import (
     CUT_SUFFIX,
     INDEX_SUFFIX,
@@ -43,6 +47,8 @@ from broker.storage.segment import (
 from broker.storage.settlements import Blocks, Settlement, decode_blocks, encode_block
 
 _WRITE_HANDLES = 4
+# What is wrong with what was not written.
+_UNWRITTEN = ("zeros", "cut short")
 
 
 @dataclass(slots=True, eq=False)
@@ -55,6 +61,21 @@ class Report:
     """A line for what may have been confirmed and cannot be read any more."""
 
 
+@dataclass(slots=True, eq=False)
+class _Opening:
+    """A log that is being opened."""
+
+    files: Files
+    reader: Handles
+    directory: str
+    journaled: list[Batch]
+    settles: bool
+    syncs: bool
+    safe: int
+    """Every record before it was on the disk."""
+    report: Report = field(default_factory=Report)
+
+
 def open_log(
     files: Files,
     reader: Handles,
@@ -64,18 +85,22 @@ def open_log(
     segment_size_max: int = SEGMENT_SIZE_MAX,
     journal: Sequence[Entry] = (),
     settles: bool = True,
+    syncs: bool = True,
 ) -> tuple[Log, Report]:
     """The log in `directory`, with what the journal holds of it laid over; a missing one is empty.
 
     What the journal holds is safe in the files when this returns. `settles` says that its records are settled one
-    by one, so that offsets that are missing must be known; a compacted log is full of them.
+    by one, so that offsets that are missing must be known; a compacted log is full of them. If they are not, the
+    offsets of what was not compacted yet are dense. `syncs` says that what was confirmed was synced before.
     """
-    report = Report()
     names = files.names(directory)
     for name in names:
         if name.endswith(REWRITE_SUFFIX):
             files.remove(f"{directory}/{name}")
     journaled = [batch for entry in journal for batch in entry.batches if not batch.transient]
+    safe = 0 if settles else SAFE.read(files, reader, directory)
+    opening = _Opening(files, reader, directory, journaled, settles, syncs, safe)
+    report = opening.report
     bases = [base for name in names if (base := _base_of(name, LOG_SUFFIX)) is not None]
     begun = files.size(directory) >= 0
     if begun and not bases:
@@ -83,8 +108,8 @@ def open_log(
     segments = []
     for base in bases:
         segment = Segment(directory, base, base, sealed=base != bases[-1])
-        if not (segment.sealed and _take_index(files, reader, segment, settles)):
-            _scan(files, reader, segment, journaled, report, settles)
+        if not (segment.sealed and _take_index(opening, segment)):
+            _scan(opening, segment)
         segments.append(segment)
     next_offset = segments[-1].next_offset if segments else 0
     log = Log(id, directory, reader, segments, next_offset, segment_size_max)
@@ -99,6 +124,9 @@ def open_log(
         _carry_out(files, log, [], settled)
         _settle(log, settled)
     _remove_orphans(files, reader, log, names, (SETTLED_SUFFIX,))  # what they say is safe elsewhere only now
+    if log.next_offset < safe:
+        report.damaged.append(f"{directory}: it ends at offset {log.next_offset}, where {safe} was next")
+        log.next_offset = safe  # somebody has seen what is missing
     return log, report
 
 
@@ -124,7 +152,7 @@ def mend(files: Files, reader: Handles, log: Log, error: CorruptLog) -> tuple[Re
         segment.index = Index()
         due = segment.base_offset
         latest = 0
-        for part in _walk(octets, due, segment.next_offset):
+        for part in walk(octets, due, segment.next_offset):
             if part.batch is not None:
                 segment.index.add(part.batch.base_offset, part.at, latest)
                 latest = max(latest, part.batch.max_timestamp)
@@ -153,74 +181,13 @@ def _give_up(log: Log, segment: Segment, octets: range, due: int, following: int
 # ---- segments ----
 
 
-class _Part(NamedTuple):
-    """A sound batch, or octets that are none up to the next one."""
-
-    at: int
-    end: int
-    batch: Batch | None
-    reason: str = ""
-    following: int | None = None
-    """The base offset of the sound batch behind bad octets."""
-
-
-def _walk(octets: bytes, due: int, stop: int = OFFSET_MAX) -> Iterator[_Part]:
-    """What lies in a segment's file whose first offset is `due` or behind it, and whose last lies before `stop`."""
-    at = 0
-    bounds = range(due, stop)
-    while at < len(octets):
-        reason = _problem(octets, at, due, bounds)
-        if not reason:
-            batch = batches.decode(octets, at)
-            part = _Part(at, at + batch.size, batch)
-            due = batch.next_offset
-        else:
-            end = _next_sound(octets, at, due, bounds)
-            following = None if end is None else batches.span(octets, end).base_offset
-            part = _Part(at, len(octets) if end is None else end, None, reason, following)
-        yield part
-        at = part.end
-
-
-def _problem(octets: bytes, at: int, due: int, bounds: range) -> str:
-    """Of a batch in a segment with these offsets.
-
-    A body may hold what looks like a batch, with any offset: behind a torn header it would be found.
-    """
-    if reason := batches.problem(octets, at):
-        return reason
-    span = batches.span(octets, at)
-    if span.base_offset < due:
-        return f"base offset {span.base_offset} where at least {due} is due"
-    if span.next_offset > bounds.stop or (
-        due > bounds.start and span.base_offset - due > SEGMENT_OFFSETS_MAX
-    ):
-        return f"base offset {span.base_offset} where {due} or little more is due"
-    return ""
-
-
-def _next_sound(octets: bytes, at: int, due: int, bounds: range) -> int | None:
-    """Where the next batch is behind bad octets.
-
-    Mostly their length is sound, and says where: what looks like a batch in their payload is passed over.
-    """
-    end = at + batches.whole_size(octets, at)
-    if end == len(octets):
-        return None
-    if at < end < len(octets) and not _problem(octets, end, due, bounds):
-        return end
-    found = batches.next_whole(octets, at)
-    while found is not None and _problem(octets, found, due, bounds):
-        found = batches.next_whole(octets, found)
-    return found
-
-
-def _passed_over(part: _Part) -> str:
+def _passed_over(part: Part) -> str:
     return f"{part.end - part.at} octets are passed over"
 
 
-def _take_index(files: Files, reader: Handles, segment: Segment, settles: bool) -> bool:
+def _take_index(opening: _Opening, segment: Segment) -> bool:
     """Believe the index of a sealed segment, if it fits and, where that matters, every offset has its record."""
+    files, reader = opening.files, opening.reader
     size = files.size(segment.path(LOG_SUFFIX))
     path = segment.path(INDEX_SUFFIX)
     index_size = files.size(path)
@@ -228,7 +195,7 @@ def _take_index(files: Files, reader: Handles, segment: Segment, settles: bool) 
         return False
     known = index_file.decode(reader.read(path, 0, index_size), segment.base_offset, size)
     reader.forget(path)
-    if known is None or (settles and known.records != known.next_offset - known.base_offset):
+    if known is None or (opening.settles and known.records != known.next_offset - known.base_offset):
         return False
     segment.size = segment.readable_size = size
     segment.next_offset = known.next_offset
@@ -238,52 +205,83 @@ def _take_index(files: Files, reader: Handles, segment: Segment, settles: bool) 
     return True
 
 
-def _scan(
-    files: Files,
-    reader: Handles,
-    segment: Segment,
-    journaled: Sequence[Batch],
-    report: Report,
-    settles: bool,
-) -> None:
+def _scan(opening: _Opening, segment: Segment) -> None:
     """Take the batches that are sound, and leave nothing else in the file."""
+    files, reader, report = opening.files, opening.reader, opening.report
     path = segment.path(LOG_SUFFIX)
     octets = reader.read(path, 0, max(files.size(path), 0))
     reader.forget(path)
     sound: list[range | Batch] = []
-    cut_at = len(octets)
+    end = len(octets)
     rewrite = False
-    for part in _walk(octets, segment.base_offset):
+    for part in walk(octets, segment.base_offset):
         if part.batch is not None:
-            _take(segment, part.batch, settles)
+            _take(segment, part.batch, opening.settles)
             sound.append(range(part.at, part.end))
             continue
         said = f"{path} at octet {part.at}: {part.reason}; "
-        if part.following is None:
-            cut_at = part.at
-            damaged = segment.sealed
-            said += f"{part.end - part.at} octets are cut"
-        else:
-            rewrite = True
-            put_back = _between(journaled, segment.next_offset, part.following)
-            sound += put_back
-            for batch in put_back:
-                _take(segment, batch, settles)
-            damaged = not put_back
-            said += _passed_over(part)
-            if put_back:
-                said += f"; the journal has {sum(batch.count for batch in put_back)} records of them"
-            elif not segment.sealed:
-                said += "; they were not finished, or are damaged"
-        (report.damaged if damaged else report.cut).append(said)
-        if damaged or part.reason not in ("zeros", "cut short"):
+        put_back = _between(opening.journaled, segment.next_offset, part.following)
+        if part.following is None or (not put_back and _unfinished(opening, segment, octets, part)):
+            _cut(opening, segment, octets, part, said)
+            end = part.at
+            break
+        rewrite = True
+        sound += put_back
+        for batch in put_back:
+            _take(segment, batch, opening.settles)
+        said += _passed_over(part)
+        if put_back:
+            said += f"; the journal has {sum(batch.count for batch in put_back)} records of them"
+        elif not segment.sealed:
+            said += "; they were not finished, or are damaged"
+        (report.cut if put_back else report.damaged).append(said)
+        if not put_back or part.reason not in _UNWRITTEN:
             _save(files, path, octets[part.at : part.end], part.at, report)
     segment.readable_size = segment.size
     segment.unsynced = bool(sound)
     if rewrite:
         _replace(files, path, [_octets_of(part, octets) for part in sound])
-    elif cut_at < len(octets):
-        files.truncate(path, cut_at)
+    elif end < len(octets):
+        files.truncate(path, end)
+
+
+def _cut(opening: _Opening, segment: Segment, octets: bytes, part: Part, said: str) -> None:
+    """Say that the end of a file goes, from a bad part on, and keep what may be of use to somebody."""
+    report = opening.report
+    lost = segment.sealed or segment.next_offset < opening.safe
+    said += f"{len(octets) - part.at} octets are cut"
+    if part.following is not None:
+        said += ", as what is behind a hole was not finished either"
+    (report.damaged if lost else report.cut).append(said)
+    if lost or part.following is not None or part.reason not in _UNWRITTEN:
+        _save(opening.files, segment.path(LOG_SUFFIX), octets[part.at :], part.at, report)
+
+
+def _unfinished(opening: _Opening, segment: Segment, octets: bytes, part: Part) -> bool:
+    """Whether a hole at the end of a log is of a commit that nobody has heard of, with all that is behind it.
+
+    There may be one such commit, as the next one begins when it is safe: it was safe if the journal has a later one.
+    Without any sync there may be many.
+    """
+    if opening.settles or segment.sealed:
+        return False
+    if not opening.syncs:
+        return True
+    due = segment.next_offset
+    if due < opening.safe or any(batch.base_offset >= due for batch in opening.journaled):
+        return False
+    return _has_unwritten_sector(octets, part, opening.files.sector_size)
+
+
+def _has_unwritten_sector(octets: bytes, part: Part, sector_size: int) -> bool:
+    """What a loss of power leaves where there was no file before is zeros; damage mostly is something else."""
+    at = part.at
+    while at < part.end:
+        end = min(at - at % sector_size + sector_size, part.end)
+        if octets.count(0, at, end) == end - at:
+            return True
+        at = end
+    return False
 
 
 def _take(segment: Segment, batch: Batch, settles: bool) -> None:
@@ -298,9 +296,14 @@ def _octets_of(part: range | Batch, octets: bytes) -> bytes:
     return octets[part.start : part.stop] if isinstance(part, range) else b"".join(part.buffers)
 
 
-def _between(journaled: Sequence[Batch], first: int, stop: int) -> list[Batch]:
-    """The journal's batches with offsets from `first` to before `stop`, ascending and without overlap."""
-    found = []
+def _between(journaled: Sequence[Batch], first: int, stop: int | None) -> list[Batch]:
+    """The journal's batches with offsets from `first` to before `stop`, ascending and without overlap.
+
+    None if there is no `stop`: they will be laid over the end.
+    """
+    found: list[Batch] = []
+    if stop is None:
+        return found
     for batch in journaled:
         if first <= batch.base_offset and batch.next_offset <= stop:
             found.append(batch)

@@ -589,3 +589,49 @@ def test_a_topic_of_which_nothing_was_ever_finished_leaves_no_folder_behind(unde
     again.node.topics.delete(again.node.topics.topic("/", "orders"))
     again.commit()
     assert again.files.names("/data/partitions") == []
+
+
+# ---- holes ----
+
+
+def sectors_are_zero(octets: bytes, at: int) -> bytes:
+    return octets[:at] + bytes(16) + octets[at + 16 :]
+
+
+@pytest.mark.parametrize("end", ["stop", "kill", "kill after much"])
+def test_what_was_safe_and_is_empty_is_damage(under, end, monkeypatch):
+    """After a stop, or when enough has come behind it, or at the next start: that is written down."""
+    if end == "kill after much":
+        monkeypatch.setattr("broker.node.partition._NOTED_EACH", 100)
+    partition = under.create("orders").partition(0)
+    partition.log.segment_size_max = 10_000
+    fill(under, partition, 6)
+    (path,) = files_of(under.files, partition, ".log")
+    under = under.close() if end == "stop" else under.kill()
+    if end == "kill":
+        under = under.kill()
+    size = len(under.files.octets(path)) // 6
+    under.files.put(path, sectors_are_zero(under.files.octets(path), size + 20))
+    under = under.kill()
+    assert offsets_of(under.partition("orders")) == [0, 2, 3, 4, 5]
+
+
+def test_a_hole_in_what_nobody_noted_is_the_end(under):
+    partition = under.create("orders").partition(0)
+    partition.log.segment_size_max = 10_000
+    fill(under, partition, 6)
+    (path,) = files_of(under.files, partition, ".log")
+    size = len(under.files.octets(path)) // 6
+    under.files.put(path, sectors_are_zero(under.files.octets(path), size + 20))
+    under = under.kill()
+    assert offsets_of(under.partition("orders")) == [0]
+
+
+def test_no_room_for_a_note_is_no_matter(under):
+    partition = under.create("orders").partition(0)
+    fill(under, partition, 3)
+    under.stop()
+    under.files.room = under.files.taken
+    again = under._next(under.files)
+    assert offsets_of(again.partition("orders")) == [0, 1, 2]
+    again.abandon()

@@ -156,6 +156,7 @@ class Kafka(_Table):
     login_timeout_s: float = Field(10.0, gt=0)
     group_size_max: int = Field(10_000, ge=1)
     groups_max: int = Field(100_000, ge=1)
+    groups_memory: Memory = 256 * 2**20
     initial_rebalance_delay_ms: int = Field(0, ge=0, le=600_000)
     session_timeout_min_ms: int = Field(6_000, ge=1, le=2**31 - 1)
     session_timeout_max_ms: int = Field(1_800_000, ge=1, le=2**31 - 1)
@@ -528,6 +529,7 @@ def node_options(config: Config) -> NodeOptions:
         groups=GroupOptions(
             vhost=config.kafka.vhost,
             groups_max=config.kafka.groups_max,
+            size_max=config.kafka.groups_memory,
             limits=GroupLimits(
                 initial_rebalance_delay_ms=config.kafka.initial_rebalance_delay_ms,
                 session_timeout_min_ms=config.kafka.session_timeout_min_ms,

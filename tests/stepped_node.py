@@ -17,6 +17,7 @@ from broker.amqp.frames import PublishRun, envelope_of
 from broker.amqp.properties import Properties, encode, facts_of
 from broker.model.queue import Queue
 from broker.node.definitions import DefinitionStore
+from broker.node.groups import GroupOptions
 from broker.node.node import Node, NodeOptions, Published
 from broker.node.partition import Partition
 from broker.node.topics import Topic
@@ -71,6 +72,7 @@ class SteppedNode:
         now_ms: int = 1_700_000_000_000,
         segment_size_max: int = 2000,
         queue_memory_max: int = 1 << 20,
+        groups: GroupOptions | None = None,
     ) -> None:
         self.files = files or FakeFiles()
         self.definitions = definitions or FakeDefinitions()
@@ -79,7 +81,11 @@ class SteppedNode:
         self._ended = False
         self._following: Self | None = None
         self._options = NodeOptions(
-            data=DATA, segment_size_max=segment_size_max, queue_memory_max=queue_memory_max, reserve_size=0
+            data=DATA,
+            segment_size_max=segment_size_max,
+            queue_memory_max=queue_memory_max,
+            groups=groups or GroupOptions(),
+            reserve_size=0,
         )
         self.files.make_directory(DATA)
         unlock = self.files.lock(f"{DATA}/lock")

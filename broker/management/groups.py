@@ -22,7 +22,7 @@ from broker.model.group import CONSUMER
 from broker.model.group_calls import GroupDescription, MemberDescription
 from broker.model.user import Right
 from broker.model.vhost import Vhost
-from broker.node.groups import Hosted
+from broker.node.hosted import Hosted
 from broker.node.node import Node
 
 GROUP: Final = "group"

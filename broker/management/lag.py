@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from broker.management.turns import Turns
 from broker.model.committed import CommittedOffset
-from broker.node.groups import Hosted
+from broker.node.hosted import Hosted
 from broker.node.node import Node
 from broker.node.partition import Partition
 

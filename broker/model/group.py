@@ -27,7 +27,7 @@ from broker.model.group_calls import (
     SyncReply,
 )
 from broker.model.group_errors import GroupError, GroupRefused
-from broker.model.group_limits import GroupLimits
+from broker.model.group_limits import GROUP_COST, MEMBER_COST, GroupLimits, Room, text_size, unlimited
 from broker.model.group_machine import GroupMachine
 from broker.model.group_state import KEEPS_SESSION, UNSERVED, UNTIMELY, GroupState, Request
 from broker.model.member import Member, Token, member_size, new_member, restored_member
@@ -53,12 +53,14 @@ class Group(Generic[Token]):
         limits: GroupLimits,
         new_member_id: Callable[[str], str],
         topics_of: Callable[[bytes], frozenset[str] | None] = nothing_known,
+        room: Room = unlimited,
     ) -> None:
         """`new_member_id` makes a unique id from a client's name; `topics_of` reads a subscription."""
         self.group_id = group_id
         self._limits = limits
         self._new_member_id = new_member_id
         self._topics_of = topics_of
+        self._room = room
         self._machine: GroupMachine[Token] = GroupMachine(limits)
         self._members = self._machine.members
         self._subscribed: frozenset[str] | None = None
@@ -86,6 +88,11 @@ class Group(Generic[Token]):
     def idle(self) -> bool:
         """Nobody is there or expected: without offsets there is no reason to keep it."""
         return self.state is GroupState.EMPTY and not self._machine.pending
+
+    @property
+    def size(self) -> int:
+        """Octets that it takes in memory, about."""
+        return GROUP_COST + text_size(self.group_id) + self._machine.kept
 
     @property
     def replies(self) -> list[tuple[Token, JoinReply | SyncReply]]:
@@ -302,9 +309,16 @@ class Group(Generic[Token]):
         ):
             what = f"group '{self.group_id}': a member with {count} protocols and {size} octets"
             _refuse(GroupError.MEMBER_METADATA_TOO_LARGE, what)
+        self._check_room(size - known.size if known else size + MEMBER_COST)
         if not self._suits(request.protocol_type, protocols, known):
             what = f"group '{self.group_id}' is a {self.protocol_type}, and its members have other protocols"
             _refuse(GroupError.INCONSISTENT_GROUP_PROTOCOL, what)
+
+    def _check_room(self, more: int) -> None:
+        """Whoever does not need more room may stay."""
+        if 0 < more > self._room():
+            what = f"group '{self.group_id}': {more} octets more, where all groups keep as much as they may"
+            _refuse(GroupError.GROUP_MAX_SIZE_REACHED, what)
 
     def _suits(self, protocol_type: str, protocols: dict[str, bytes], known: Member[Token] | None) -> bool:
         if not self._members:
@@ -420,6 +434,7 @@ class Group(Generic[Token]):
         if most > self._limits.metadata_size_max or total > self._limits.metadata_total_max:
             what = f"group '{self.group_id}': assignments of {total} octets, one of {most}"
             _refuse(GroupError.MEMBER_METADATA_TOO_LARGE, what)
+        self._check_room(total - sum(len(member.assignment) for member in self._members))
         return found
 
     def _leave(self, one: Leaving) -> list[str]:

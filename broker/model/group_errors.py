@@ -29,6 +29,7 @@ class GroupError(Enum):
     """Another kind of group, or no protocol that all members support."""
     INVALID_SESSION_TIMEOUT = auto()
     GROUP_MAX_SIZE_REACHED = auto()
+    """No room for one more member, or for more of it, in this group or in all of them together."""
     COORDINATOR_NOT_AVAILABLE = auto()
     """The group is being removed: the client looks for its coordinator again."""
     MEMBER_METADATA_TOO_LARGE = auto()
@@ -39,6 +40,8 @@ class GroupError(Enum):
     OFFSET_METADATA_TOO_LARGE = auto()
     TOO_MANY_OFFSETS = auto()
     """The group has committed offsets of as many partitions as it may; Kafka knows no such limit."""
+    OFFSETS_TOO_LARGE = auto()
+    """All groups together keep as much as they may."""
 
 
 class GroupRefused(ModelError):

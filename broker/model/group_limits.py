@@ -1,4 +1,4 @@
-"""What consumer groups are limited to.
+"""What consumer groups are limited to, and what they count for in memory.
 
 Spec:   the names in parentheses are Kafka's settings; where there is none, Kafka is limited by
         `message.max.bytes` (1 MiB) of the topic that it keeps its groups in.
@@ -6,7 +6,28 @@ Spec:   the names in parentheses are Kafka's settings; where there is none, Kafk
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+# What each costs beside its octets, about (CPython 3.11).
+GROUP_COST: Final = 2048
+MEMBER_COST: Final = 1024
+PENDING_COST: Final = 512
+TOPIC_COST: Final = 256
+OFFSET_COST: Final = 256
+
+Room: TypeAlias = Callable[[], int]
+"""How many octets more all groups together may keep."""
+
+
+def unlimited() -> int:
+    return 1 << 62
+
+
+def text_size(text: str) -> int:
+    """Octets that it takes in memory, at most."""
+    return len(text) if text.isascii() else 4 * len(text)
 
 
 @dataclass(slots=True, frozen=True)

@@ -18,7 +18,7 @@ from typing import Generic
 from broker.model.deadlines import Deadlines
 from broker.model.group_calls import Assigned, Event, Joined, JoinReply, MemberGone, Rebalanced, SyncReply
 from broker.model.group_errors import GroupError
-from broker.model.group_limits import GroupLimits
+from broker.model.group_limits import PENDING_COST, GroupLimits, text_size
 from broker.model.group_state import TRANSITIONS, GroupState
 from broker.model.member import Member, Members, Token
 
@@ -35,6 +35,7 @@ class GroupMachine(Generic[Token]):
         self.members: Members[Token] = Members()
         self.pending: set[str] = set()
         """Ids that were given to clients who have not come with them yet."""
+        self._pending_size = 0
         self.replies: list[tuple[Token, JoinReply | SyncReply]] = []
         self.events: list[Event] = []
         self._limits = limits
@@ -51,16 +52,23 @@ class GroupMachine(Generic[Token]):
         """Somebody has come since the initial delay began, or was last extended."""
         self._reason = ""
 
+    @property
+    def kept(self) -> int:
+        """About how many octets its members take in memory, and those that are expected."""
+        return self.members.kept + self._pending_size + text_size(self.protocol_type or "")
+
     # Members that come.
 
     def expect(self, member_id: str, until_ms: int) -> None:
         """A client has been given this id and will join with it."""
         self.pending.add(member_id)
+        self._pending_size += _pending_cost(member_id)
         self._sessions.set(member_id, until_ms)
 
     def add(self, member: Member[Token], token: Token, reason: str, now_ms: int) -> None:
         """A new member has joined, perhaps one that was expected."""
-        self.pending.discard(member.member_id)
+        if member.member_id in self.pending:
+            self._expects_no_more(member.member_id)
         self.members.add(member)
         self._grew = True
         self.gather(member, token, reason, now_ms)
@@ -124,7 +132,7 @@ class GroupMachine(Generic[Token]):
     def assign(self, assignments: dict[str, bytes], now_ms: int) -> None:
         """The leader has shared out: whoever waits for it is answered."""
         for member in self.members:
-            member.assignment = assignments.get(member.member_id, b"")
+            self.members.assign(member, assignments.get(member.member_id, b""))
         self._move(GroupState.STABLE)
         self._answer_syncs(None, now_ms)
         self.events.append(Assigned(self.generation, len(self.members)))
@@ -140,8 +148,12 @@ class GroupMachine(Generic[Token]):
 
     def expect_no_more(self, member_id: str) -> None:
         """Whoever calls this calls `go_on` afterwards."""
-        self.pending.remove(member_id)
+        self._expects_no_more(member_id)
         self._sessions.remove(member_id)
+
+    def _expects_no_more(self, member_id: str) -> None:
+        self.pending.remove(member_id)
+        self._pending_size -= _pending_cost(member_id)
 
     def forget(self, token: Token, now_ms: int) -> None:
         """Nobody is there any more to be answered."""
@@ -162,6 +174,7 @@ class GroupMachine(Generic[Token]):
             self._answer_parked(member, GroupError.COORDINATOR_NOT_AVAILABLE)
             self.members.remove(member)
         self.pending.clear()
+        self._pending_size = 0
         self._unsynced.clear()
         self._sessions = Deadlines()
         self._join_deadline_ms = self._sync_deadline_ms = 0
@@ -186,7 +199,7 @@ class GroupMachine(Generic[Token]):
             self.remove(member, "its session timed out")
             self.rebalance_or_go_on(f"the session of {member_id} timed out", now_ms)
         elif member_id in self.pending:
-            self.pending.remove(member_id)
+            self._expects_no_more(member_id)
             self.go_on(now_ms)
 
     # The phases.
@@ -323,7 +336,11 @@ class GroupMachine(Generic[Token]):
         """All of them: with the assignments, or with the same error; then nobody has an assignment."""
         for member in self.members:
             if error is not None:
-                member.assignment = b""
+                self.members.assign(member, b"")
             if member.sync_token is not None:
                 self._answer(member, self.sync_reply(member) if error is None else SyncReply(error))
                 self.touch(member, now_ms)
+
+
+def _pending_cost(member_id: str) -> int:
+    return PENDING_COST + text_size(member_id)

@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from broker.model.group_calls import Join, MemberDescription
+from broker.model.group_limits import MEMBER_COST, text_size
 
 Token = TypeVar("Token", bound=Hashable)
 
@@ -58,9 +59,14 @@ class Member(Generic[Token]):
 
 
 def member_size(instance_id: str | None, client_id: str, host: str, protocols: dict[str, bytes]) -> int:
-    """Octets (counting characters of names as one) that a member's join makes us keep."""
-    names = len(instance_id or "") + len(client_id) + len(host)
-    return names + sum(len(name) + len(metadata) for name, metadata in protocols.items())
+    """Octets that a member's join makes us keep."""
+    names = text_size(instance_id or "") + text_size(client_id) + text_size(host)
+    return names + sum(text_size(name) + len(metadata) for name, metadata in protocols.items())
+
+
+def _kept(member: Member[Any]) -> int:
+    """Octets that it takes in memory, about."""
+    return MEMBER_COST + text_size(member.member_id) + member.size + len(member.assignment)
 
 
 def new_member(member_id: str, request: Join, protocols: dict[str, bytes]) -> Member[Token]:
@@ -102,6 +108,8 @@ class Members(Generic[Token]):
         self.leader: str | None = None
         self.size = 0
         """Octets that are kept of them, without assignments."""
+        self.kept = 0
+        """About how many octets they take in memory, with everything."""
         self.revision = 0
         """Another number whenever one comes, goes, or offers something else."""
 
@@ -137,6 +145,7 @@ class Members(Generic[Token]):
             self._id_of_instance[member.group_instance_id] = member.member_id
         self._supporters.update(member.protocols.keys())
         self.size += member.size
+        self.kept += _kept(member)
         self.revision += 1
         self._joined += member.joined
         if self.leader is None:
@@ -149,6 +158,7 @@ class Members(Generic[Token]):
             del self._id_of_instance[member.group_instance_id]
         self._unsupport(member)
         self.size -= member.size
+        self.kept -= _kept(member)
         self.revision += 1
         self._joined -= member.joined
         if self.leader == member.member_id:
@@ -166,6 +176,7 @@ class Members(Generic[Token]):
         """It has joined again, perhaps with other wishes."""
         self._unsupport(member)
         self.size -= member.size
+        self.kept -= member.size
         member.knows_its_id = True
         member.client_id = request.client_id
         member.client_host = request.client_host
@@ -177,7 +188,12 @@ class Members(Generic[Token]):
         )
         self._supporters.update(protocols.keys())
         self.size += member.size
+        self.kept += member.size
         self.revision += 1
+
+    def assign(self, member: Member[Token], assignment: bytes) -> None:
+        self.kept += len(assignment) - len(member.assignment)
+        member.assignment = assignment
 
     def set_joined(self, member: Member[Token], joined: bool) -> None:
         self._joined += joined - member.joined

@@ -3,8 +3,8 @@
 Flow:   the server asks; the model's groups decide; here their replies go to whoever waits, their timers are kept,
         each rebalance is logged, and what must outlive the process is written to the topic `__consumer_offsets`.
 Shape:  Kafka's records (`kafka/group_records.py`), in one partition.
-Limits: `groups_max` groups. When the log has grown to several times what it says, everything is written anew at
-        its end and what lies before is let go.
+Limits: `groups_max` groups, which take `size_max` octets in memory (`hosted.py`). When the log has grown to several
+        times what it says, everything is written anew at its end and what lies before is let go.
 Why:    All of it is in memory anyway, so that a snapshot is a simpler compaction than to read the log again.
 """
 
@@ -13,17 +13,16 @@ from __future__ import annotations
 import logging
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from broker.kafka import group_records, records
 from broker.kafka.consumer_protocol import topics_of
 from broker.kafka.errors import RemoteProtocolError
 from broker.kafka.records import Record, RecordProblem
 from broker.model.committed import Committed, CommittedOffset
-from broker.model.errors import ModelError
 from broker.model.group import Group
 from broker.model.group_calls import (
     Assigned,
@@ -43,8 +42,9 @@ from broker.model.topic import OFFSETS_TOPIC
 from broker.node.clock import Clock
 from broker.node.flusher import Commit, Flusher
 from broker.node.group_memory import description, group_record, offset_record
+from broker.node.hosted import GroupRoom, Hosted, Token
 from broker.node.partition import Partition
-from broker.node.scheduler import Scheduler, Timer
+from broker.node.scheduler import Scheduler
 from broker.node.topics import Topic, Topics
 
 logger = logging.getLogger("broker.node")
@@ -61,18 +61,6 @@ _EXPIRE_EVERY_MS: Final = 60_000
 _EXPIRED_AT_ONCE: Final = 1000
 _READ_SIZE: Final = 1024 * 1024
 
-Token: TypeAlias = Callable[[Any], None]
-
-
-@dataclass(slots=True, eq=False)
-class Hosted:
-    """A group, with what is beside it."""
-
-    group: Group[Token]
-    committed: Committed = field(default_factory=Committed)
-    timer: Timer | None = None
-    rebalances: int = 0
-
 
 @dataclass(slots=True, frozen=True)
 class GroupOptions:
@@ -80,6 +68,8 @@ class GroupOptions:
 
     vhost: str = "/"
     groups_max: int = 100_000
+    size_max: int = 256 * 1024 * 1024
+    """Octets of all groups together; Kafka has no such limit."""
     limits: GroupLimits = field(default_factory=GroupLimits)
     retention_ms: int = 7 * 24 * 60 * 60 * 1000
 
@@ -91,6 +81,7 @@ class Groups:
         self, flusher: Flusher, topics: Topics, clock: Clock, scheduler: Scheduler, options: GroupOptions
     ) -> None:
         self.rebalances = 0
+        self.room = GroupRoom(options.size_max)
         self._flusher = flusher
         self._topics = topics
         self._clock = clock
@@ -121,11 +112,21 @@ class Groups:
                     GroupError.GROUP_MAX_SIZE_REACHED,
                     f"there are {self._options.groups_max} groups, the limit",
                 )
-            hosted = self._hosted[group_id] = self._made(group_id)
+            hosted = self._made(group_id)
+            if hosted.size > self._room(group_id):
+                what = f"all groups keep {self.room.size} octets of {self.room.size_max}, the limit"
+                raise GroupRefused(GroupError.GROUP_MAX_SIZE_REACHED, what)
+            self._hosted[group_id] = hosted
+            self.room.count(hosted)
         return hosted
 
     def _made(self, group_id: str) -> Hosted:
-        return Hosted(Group(group_id, self._options.limits, _new_member_id, topics_of))
+        room = partial(self._room, group_id)
+        group: Group[Token] = Group(group_id, self._options.limits, _new_member_id, topics_of, room)
+        return Hosted(group, Committed(room=room))
+
+    def _room(self, group_id: str) -> int:
+        return self.room.left(self._hosted.get(group_id))
 
     @property
     def unsafe(self) -> Commit | None:
@@ -188,6 +189,7 @@ class Groups:
 
     def _carry_through(self, hosted: Hosted) -> None:
         """What the group has decided: answer, log, write, and be there when its next moment comes."""
+        self.room.count(hosted)
         group = hosted.group
         events = list(group.events)
         group.events.clear()
@@ -250,6 +252,8 @@ class Groups:
     def committed(self, group_id: str, offsets: Mapping[tuple[str, int], CommittedOffset]) -> Commit:
         """Write what was committed in the model; it is safe with the commit that this returns."""
         now_ms = self._clock.now_ms()
+        if group_id in self._hosted:
+            self.room.count(self._hosted[group_id])
         return self._write(
             [Record(0, now_ms, *offset_record(group_id, *key, offset)) for key, offset in offsets.items()]
         )
@@ -258,6 +262,7 @@ class Groups:
         """Those that are there."""
         hosted = self._hosted[group_id]
         deleted = [key for key in gone if hosted.committed.delete(*key)]
+        self.room.count(hosted)
         return self._write_gone(group_id, deleted)
 
     def _write_gone(self, group_id: str, keys: Iterable[tuple[str, int]], with_group: bool = False) -> Commit:
@@ -280,6 +285,7 @@ class Groups:
         hosted.group.close()
         self._carry_through(hosted)
         del self._hosted[group_id]
+        self.room.forget(hosted)
         self._write_gone(group_id, hosted.committed.clear(), with_group=True)
 
     def _topic_deleted(self, topic: Topic) -> None:
@@ -292,6 +298,7 @@ class Groups:
 
     def _forget_topic(self, group_id: str, hosted: Hosted, name: str) -> None:
         numbers = hosted.committed.delete_topic(name)
+        self.room.count(hosted)
         if numbers:
             self._write_gone(group_id, [(name, number) for number in numbers])
 
@@ -302,6 +309,7 @@ class Groups:
             hosted.group.close()
             hosted.group.events.clear()
             self._carry_through(hosted)
+            self.room.forget(hosted)
 
     # ---- time ----
 
@@ -321,6 +329,7 @@ class Groups:
     def _expire(self, hosted: Hosted, now_ms: int) -> None:
         group_id = hosted.group.group_id
         gone = hosted.committed.expire(hosted.group.retention(), self._options.retention_ms, now_ms)
+        self.room.count(hosted)
         if gone:
             logger.info("group %s: %d offsets have expired", group_id, len(gone))
             self._write_gone(group_id, gone)
@@ -426,6 +435,8 @@ class Groups:
         now_ms = self._clock.now_ms()
         for group_id, body in described.items():
             self._restore(group_id, body, now_ms)
+        for hosted in self._hosted.values():
+            self.room.count(hosted)
         self._forget_strange_topics()
 
     def _load_batch(self, octets: bytes, described: dict[str, dict[str, Any]]) -> None:
@@ -464,14 +475,16 @@ class Groups:
             offset = CommittedOffset(
                 body["offset"], body["leader_epoch"], body["metadata"], body["commit_timestamp"], expire_ms
             )
-            hosted = self._hosted.setdefault(group_id, self._made(group_id))
-            try:
-                hosted.committed.commit(*of_offset, offset)
-            except ModelError as error:  # the limits have become lower
-                logger.error("group %s: %s", group_id, error)
+            self._loaded(group_id).committed.restore(*of_offset, offset)
+
+    def _loaded(self, group_id: str) -> Hosted:
+        hosted = self._hosted.get(group_id)
+        if hosted is None:
+            hosted = self._hosted[group_id] = self._made(group_id)
+        return hosted
 
     def _restore(self, group_id: str, body: dict[str, Any], now_ms: int) -> None:
-        hosted = self._hosted.setdefault(group_id, self._made(group_id))
+        hosted = self._loaded(group_id)
         hosted.group.restore(description(group_id, body), now_ms)
         self._carry_through(hosted)
 

@@ -31,3 +31,8 @@ def test_limits_of_session_timeouts_that_leave_nothing_between_them(read):
     with pytest.raises(config.ConfigError, match=r"session_timeout_min_ms 11 is more than .* 10"):
         read("session_timeout_min_ms = 11", "session_timeout_max_ms = 10")
     read("session_timeout_min_ms = 10", "session_timeout_max_ms = 10")
+
+
+def test_what_groups_may_take_in_memory(read):
+    assert config.node_options(read()).groups.size_max == 256 * 2**20
+    assert config.node_options(read('groups_memory = "1 MiB"')).groups.size_max == 2**20

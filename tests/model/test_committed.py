@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from broker.model.committed import Committed, CommittedOffset, Retention
 from broker.model.group_errors import GroupError, GroupRefused
+from broker.model.group_limits import OFFSET_COST, TOPIC_COST
 
 RETENTION_MS = 1_000
 EACH_ITS_OWN = Retention(None, frozenset())
@@ -27,6 +28,25 @@ def error_of(committed: Committed, topic: str, partition: int, what: CommittedOf
     except GroupRefused as refused:
         return refused.error
     return None
+
+
+def test_there_is_room_for_so_much_and_for_what_takes_no_more() -> None:
+    room = [OFFSET_COST + TOPIC_COST + len("topic") + 10]
+    committed = Committed(room=lambda: room[0] - committed.size)
+    assert error_of(committed, "topic", 0, offset(1, metadata="x" * 11)) is GroupError.OFFSETS_TOO_LARGE
+    assert error_of(committed, "topic", 0, offset(1, metadata="x" * 10)) is None
+    assert error_of(committed, "topic", 1, offset(1)) is GroupError.OFFSETS_TOO_LARGE
+    assert error_of(committed, "topic", 0, offset(2, metadata="x" * 11)) is GroupError.OFFSETS_TOO_LARGE
+    assert error_of(committed, "topic", 0, offset(3, metadata="y" * 10)) is None
+    room[0] = 0
+    assert error_of(committed, "topic", 0, offset(4, metadata="y" * 9)) is None
+    assert [there.offset for _, _, there in committed] == [4]
+
+
+def test_text_counts_for_what_it_takes_in_memory() -> None:
+    committed = Committed()
+    committed.commit("topic", 0, offset(1, metadata="ü" * 100))
+    assert committed.size == OFFSET_COST + TOPIC_COST + len("topic") + 400
 
 
 def test_the_last_commit_counts_also_if_it_goes_back() -> None:
@@ -98,10 +118,12 @@ def test_committed_is_a_dictionary(walk: list[tuple[Any, ...]]) -> None:
     for verb, *arguments in walk:
         if verb == "commit":
             topic, partition, at, expires = arguments
-            error = error_of(committed, topic, partition, offset(at, at=at, expires=expires))
+            error = error_of(
+                committed, topic, partition, offset(at, metadata="x" * (at % 7), at=at, expires=expires)
+            )
             assert (error is None) == (len(twin) < 8 or (topic, partition) in twin)
             if error is None:
-                twin[topic, partition] = offset(at, at=at, expires=expires)
+                twin[topic, partition] = offset(at, metadata="x" * (at % 7), at=at, expires=expires)
         elif verb == "delete":
             topic, partition = arguments
             assert committed.delete(topic, partition) == (twin.pop((topic, partition), None) is not None)
@@ -128,5 +150,8 @@ def test_committed_is_a_dictionary(walk: list[tuple[Any, ...]]) -> None:
         else:
             assert set(committed.clear()) == set(twin)
             twin.clear()
+        sizes = [TOPIC_COST + len(topic) for topic in {topic for topic, _ in twin}]
+        sizes += [OFFSET_COST + len(there.metadata) for there in twin.values()]
+        assert committed.size == sum(sizes)
         assert {(topic, partition): there for topic, partition, there in committed} == twin
         assert len(committed) == len(twin)

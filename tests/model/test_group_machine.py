@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from broker.model.group_calls import Assigned, GroupDescription, Rebalanced
 from broker.model.group_errors import GroupError
-from broker.model.group_limits import GroupLimits
+from broker.model.group_limits import GROUP_COST, MEMBER_COST, PENDING_COST, GroupLimits
 from broker.model.group_state import GroupState
 from group_client import DEAD, JOINED, JOINING, OUT, PARTITIONS, RUNNING, SYNCING, Client
 from group_host import Host
@@ -175,6 +175,21 @@ class Consumers(RuleBasedStateMachine):
     @invariant()
     def limits_are_kept(self) -> None:
         assert len(self.host.group) <= SIZE_MAX
+
+    @invariant()
+    def its_size_is_that_of_what_it_keeps(self) -> None:
+        group = self.host.group
+        found = group.describe()
+        members = sum(
+            MEMBER_COST
+            + len(member.member_id + (member.group_instance_id or "") + member.client_id + member.client_host)
+            + sum(len(name) + len(metadata) for name, metadata in member.protocols)
+            + len(member.assignment)
+            for member in found.members
+        )
+        pending = sum(PENDING_COST + len(member_id) for member_id in group._machine.pending)
+        names = len(group.group_id + (group.protocol_type or ""))
+        assert group.size == GROUP_COST + names + members + pending
 
     @invariant()
     def the_state_fits_the_members(self) -> None:

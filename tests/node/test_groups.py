@@ -12,11 +12,12 @@ from broker.kafka import group_records, records
 from broker.kafka.records import Record
 from broker.model.committed import CommittedOffset
 from broker.model.errors import AlreadyExists
-from broker.model.group_calls import Join, JoinReply, Sync, SyncReply
+from broker.model.group_calls import Join, JoinReply, Leaving, Sync, SyncReply
 from broker.model.group_errors import GroupError, GroupRefused
 from broker.model.group_state import GroupState
 from broker.model.topic import OFFSETS_TOPIC
-from broker.node.groups import Hosted
+from broker.node.groups import GroupOptions
+from broker.node.hosted import Hosted
 from broker.node.partition import Partition
 from stepped_node import SteppedNode
 
@@ -477,3 +478,111 @@ def test_there_are_so_many_groups_and_no_more(under):
     assert [reply.error for reply in member.joined] == [GroupError.GROUP_MAX_SIZE_REACHED]
     under.node.groups.delete("a")
     commit(under, "c", 1)
+
+
+# ---- room ----
+
+
+def full(node: SteppedNode, more: int = 0) -> None:
+    """From now on there is so much room."""
+    room = node.node.groups.room
+    room.size_max = room.size + more
+
+
+def room_is_what_is_there(node: SteppedNode) -> bool:
+    groups = node.node.groups
+    return groups.room.size == sum(hosted.size for hosted in groups.all())
+
+
+def test_where_there_is_no_room_nobody_comes_and_whoever_is_there_goes_on(under, caplog):
+    member = stable(under, "g")
+    full(under)
+    newcomer = Member(under, "g")
+    newcomer.join()
+    assert newcomer.joined[-1].error is GroupError.GROUP_MAX_SIZE_REACHED
+    other = Member(under, "another")
+    other.join()
+    assert other.joined[-1].error is GroupError.GROUP_MAX_SIZE_REACHED
+    assert under.node.groups.find("another") is None
+    with pytest.raises(GroupRefused) as refused:
+        commit(under, "simple", 1)
+    assert refused.value.error is GroupError.GROUP_MAX_SIZE_REACHED
+    member.heartbeat()
+    member.join()
+    member.sync({member.id: b"all of IT"})
+    under.commit()
+    assert member.synced[-1].assignment == b"all of IT"
+    member.join()
+    member.sync({member.id: b"more than there is room for"})
+    assert member.synced[-1].error is GroupError.GROUP_MAX_SIZE_REACHED
+    assert "groups take" in caplog.text
+
+
+def test_offsets_for_which_there_is_no_room_are_refused_and_others_are_moved_on(under):
+    commit(under, "g", 1, metadata="four")
+    full(under)
+    for more in ({"number": 1}, {"metadata": "five!"}):
+        with pytest.raises(GroupRefused) as refused:
+            commit(under, "g", 2, **more)
+        assert refused.value.error is GroupError.OFFSETS_TOO_LARGE
+    commit(under, "g", 3, metadata="4444")
+    assert committed(under, "g") == {("orders", 0): 3}
+
+
+def test_room_is_there_again_when_something_goes(under):
+    groups = under.node.groups
+    empty = groups.room.size
+    commit(under, "g", 1, metadata="x" * 1000)
+    member = stable(under, "h")
+    told: list[JoinReply] = []
+    groups.join("h", Join("", None, "c", "/", 10_000, 10_000, "consumer", [("range", b"")]), told.append)
+    assert told[0].error is GroupError.MEMBER_ID_REQUIRED
+    assert groups.room.size > empty
+    assert room_is_what_is_there(under)
+    groups.leave("h", [Leaving(member.id)])
+    assert room_is_what_is_there(under)
+    under.clock.now += 20_000
+    under.node.scheduler._fire_due()
+    assert room_is_what_is_there(under)
+    groups.delete("h")
+    groups.delete("g")
+    assert groups.room.size == empty
+
+
+def test_a_group_that_is_gone_is_not_counted_again(under):
+    """The walk over groups whose offsets may have expired meets it all the same."""
+    for number in range(1500):
+        under.node.groups.hosted(f"g{number}")
+    under.clock.now += 100_000
+    under.node.groups.tidy(under.clock.now)
+    left = under.node.groups.all()
+    assert 0 < len(left) < 1500
+    for hosted in left:
+        under.node.groups.delete(hosted.group.group_id)
+    under.node.groups.tidy(under.clock.now)
+    assert under.node.groups.room.size == 0
+
+
+def test_what_goes_with_its_topic_or_expires_is_not_counted_any_more(under):
+    under.create("mails")
+    commit(under, "g", 1, topic="mails", metadata="x" * 100)
+    commit(under, "g", 1)
+    under.commit()
+    under.node.topics.delete(under.node.topics.topic("/", "mails"))
+    assert room_is_what_is_there(under)
+    under.node.groups.delete_offsets("g", [("orders", 0)])
+    assert room_is_what_is_there(under)
+    under.clock.now += 8 * 24 * 60 * 60 * 1000
+    under.node.groups.tidy(under.clock.now)
+    assert under.node.groups.room.size == 0
+
+
+def test_what_is_there_stays_when_the_limit_has_become_lower(under):
+    stable(under, "g")
+    commit(under, "h", 5, metadata="kept")
+    under.commit()
+    again = SteppedNode(under.files.copy().kill(), under.definitions, groups=GroupOptions(size_max=0))
+    assert again.node.groups.room.size == under.node.groups.room.size
+    assert room_is_what_is_there(again)
+    assert committed(again, "h") == {("orders", 0): 5}
+    again.abandon()

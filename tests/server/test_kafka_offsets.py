@@ -311,6 +311,24 @@ async def test_committed_offsets_are_deleted(wire):
     assert codes == {("t", 1): ErrorCode.NONE, ("t", 3): unknown, ("t", -1): unknown, ("u", 0): unknown}
 
 
+async def test_all_groups_together_have_a_limit(wire, kafka):
+    await wire.create("t", 2)
+    await commit(wire, {("t", 0): 1})
+    room = kafka.node.groups.room
+    room.size_max = room.size + 5000
+    big = [{"partition_index": 0, "committed_offset": 2, "committed_metadata": "x" * 4000}]
+    big.append({**big[0], "partition_index": 1})
+    body = {"group_id": "g", "generation_id_or_member_epoch": -1, "member_id": ""}
+    answer = await wire.call(api.OFFSET_COMMIT, body | {"topics": [{"name": "t", "partitions": big}]})
+    codes = [one["error_code"] for one in answer["topics"][0]["partitions"]]
+    assert codes == [ErrorCode.NONE, ErrorCode.INVALID_COMMIT_OFFSET_SIZE]
+    small = [{"partition_index": 0, "committed_offset": 3}]
+    body["group_id"] = "another" * 200
+    answer = await wire.call(api.OFFSET_COMMIT, body | {"topics": [{"name": "t", "partitions": small}]})
+    codes = [one["error_code"] for one in answer["topics"][0]["partitions"]]
+    assert codes == [ErrorCode.GROUP_MAX_SIZE_REACHED]
+
+
 async def test_offsets_go_with_their_topic(wire):
     await wire.create("t")
     await wire.create("u")

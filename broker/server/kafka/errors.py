@@ -41,6 +41,7 @@ GROUP_CODES: Final[Mapping[GroupError, ErrorCode]] = {
     GroupError.GROUP_SUBSCRIBED_TO_TOPIC: ErrorCode.GROUP_SUBSCRIBED_TO_TOPIC,
     GroupError.OFFSET_METADATA_TOO_LARGE: ErrorCode.OFFSET_METADATA_TOO_LARGE,
     GroupError.TOO_MANY_OFFSETS: ErrorCode.POLICY_VIOLATION,
+    GroupError.OFFSETS_TOO_LARGE: ErrorCode.INVALID_COMMIT_OFFSET_SIZE,
 }
 
 NO_TRANSACTIONS: Final = "this broker has no transactions yet: leave transactional.id out"

@@ -13,7 +13,7 @@ from broker.kafka.errors import ErrorCode
 from broker.model.committed import CommittedOffset
 from broker.model.group_errors import GroupRefused
 from broker.model.user import Right
-from broker.node.groups import Hosted
+from broker.node.hosted import Hosted
 from broker.server.kafka.groups import DESCRIBING, code_of, group_problem
 from broker.server.kafka.metadata import visible
 from broker.server.kafka.reply import Reply

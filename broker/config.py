@@ -151,6 +151,7 @@ class Kafka(_Table):
     auto_create_topics: bool = True
     partitions: int = Field(1, ge=1, le=10_000)
     request_size_max: Size = 100 * 2**20
+    requests_memory: Memory = Field(256 * 2**20, ge=2**20)
     fetch_size_max: Size = 55 * 2**20
     idle_timeout_s: float = Field(600.0, gt=0)
     login_timeout_s: float = Field(10.0, gt=0)
@@ -575,6 +576,7 @@ def kafka_options(config: Config) -> KafkaOptions:
         partitions=kafka.partitions,
         connections_max=config.limits.connections,
         request_size_max=kafka.request_size_max,
+        requests_size_max=kafka.requests_memory,
         fetch_size_max=kafka.fetch_size_max,
         idle_timeout_s=kafka.idle_timeout_s,
         login_timeout_s=kafka.login_timeout_s,

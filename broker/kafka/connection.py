@@ -28,6 +28,12 @@ class Framer:
         # What came of the frame that is not whole, without its prefix, and how many bytes are missing.
         self._pieces: list[bytes | bytearray] = []
         self._missing = 0
+        self.coming_size = 0
+        """Bytes of that frame, with those that have not come; 0 before its size is known."""
+
+    def begun(self, size: int) -> bytes:
+        """The first bytes of the frame that is not whole, as far as they are there."""
+        return b"".join(self._pieces[:2])[:size] if self._missing else b""
 
     def receive(self, data: bytes) -> list[bytes]:
         """The frames that these bytes made whole, without their length prefix.
@@ -43,7 +49,7 @@ class Framer:
             at = self._missing
             frames.append(b"".join((*self._pieces, data[:at])))
             self._pieces = []
-            self._missing = 0
+            self._missing = self.coming_size = 0
         elif self._prefix:
             data = self._prefix + data
         end = len(data)
@@ -51,7 +57,7 @@ class Framer:
             size = self._size(data, at)
             at += 4
             if size > end - at:
-                self._missing = size
+                self._missing = self.coming_size = size
                 self._keep(data[at:])
                 return frames
             frames.append(data[at : at + size])

@@ -36,3 +36,10 @@ def test_limits_of_session_timeouts_that_leave_nothing_between_them(read):
 def test_what_groups_may_take_in_memory(read):
     assert config.node_options(read()).groups.size_max == 256 * 2**20
     assert config.node_options(read('groups_memory = "1 MiB"')).groups.size_max == 2**20
+
+
+def test_what_requests_may_take_in_memory(read):
+    assert config.kafka_options(read()).requests_size_max == 256 * 2**20
+    assert config.kafka_options(read('requests_memory = "1 MiB"')).requests_size_max == 2**20
+    with pytest.raises(config.ConfigError, match="requests_memory"):
+        read('requests_memory = "1023 KiB"')

@@ -2,8 +2,8 @@
 
 Flow:   the pump says readable: requests are read and handled at once; a handler answers now or later. Answers
         are collected in the order of the requests and sent at the end of the pass with one call.
-Limits: a frame has at most `request_size_max` octets, less before the login. `_PENDING_MAX` requests may be
-        unanswered, and nothing more is handled while `_OUTBOX_HIGH` octets wait to be sent, while a login is
+Limits: a frame has at most `request_size_max` octets, less before the login, and is not read while others' take too much
+        memory (`request_room.py`). `_PENDING_MAX` requests may be unanswered, and nothing more is handled while `_OUTBOX_HIGH` octets wait to be sent, while a login is
         checked, or while the disk does not keep up or is full and the request is one to produce.
 Spec:   Kafka answers the requests of a connection one after another; here a later one may be handled before an
         earlier one has its answer, but never answered before it.
@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from broker.kafka import api
 from broker.kafka.api import Request
-from broker.kafka.connection import Framer
 from broker.kafka.errors import RemoteProtocolError, UnsupportedVersion
 from broker.model.user import Right, User
-from broker.node.flusher import Commit
 from broker.node.peers import ConnectionSnapshot
 from broker.node.scheduler import Timer
 from broker.server.kafka import sasl, versions
+from broker.server.kafka.inbox import Inbox
 from broker.server.kafka.outbox import Outbox, Part
 from broker.server.kafka.reply import Reply
+from broker.server.kafka.request_room import Share
 from broker.storage.errors import StorageError
 
 if TYPE_CHECKING:
@@ -53,10 +53,11 @@ class KafkaConnection:
         "_deadline",
         "_descriptor",
         "_ending",
-        "_framer",
-        "_frames",
+        "_handled_size",
         "_held",
+        "_held_size",
         "_here",
+        "_inbox",
         "_outbox",
         "_over",
         "_peer",
@@ -105,15 +106,16 @@ class KafkaConnection:
         self._connected_at_ms = self.heard_ms = self.node.clock.now_ms()
         self.user: User | None = self._anonymous()
         options = server.options
-        self._framer = Framer(options.request_size_max if self.user else options.login_size_max)
-        self._frames: deque[bytes] = deque()
+        size_max = options.request_size_max if self.user else options.login_size_max
+        self._inbox = Inbox(server.request_room, size_max, partial(self.guard, self._update_watch))
         self._replies: deque[Reply] = deque()
         self._deadline: Timer | None = None
         if self.user is None:
             wait_ms = int(options.login_timeout_s * 1000)
             self._deadline = self.node.scheduler.after(wait_ms, partial(self.guard, self._login_timed_out))
-        # For how many reasons nothing more is handled.
-        self._held = 0
+        # For how many reasons nothing more is handled, and octets of the requests that are kept for some of them.
+        self._held = self._held_size = 0
+        self._handled_size = 0
         self._outbox = Outbox()
         self._receive_size = _RECEIVE_SIZE_MIN
         self._reading = True
@@ -148,7 +150,7 @@ class KafkaConnection:
         if self._deadline is not None and not self._over:  # then it is that of the end
             self._deadline.cancel()
             self._deadline = None
-        self._framer.frame_size_max = self.server.options.request_size_max
+        self._inbox.frame_size_max = self.server.options.request_size_max
         self.node.metrics.kafka_logins += 1
         logger.info("connection %s: user '%s' logged in with %s", self.name, user.name, self.mechanism)
 
@@ -176,7 +178,7 @@ class KafkaConnection:
         if not self._reading:
             return
         try:
-            data = self._socket.recv(self._receive_size)
+            data = self._socket.recv(self._read_size())
         except BlockingIOError:
             return
         except OSError:
@@ -193,11 +195,16 @@ class KafkaConnection:
         self.received_octets += size
         self.heard_ms = self.node.clock.now_ms()
         try:
-            self._frames += self._framer.receive(data)
+            self._inbox.receive(data)
         except RemoteProtocolError as error:
             self.refuse(str(error))
             return
         self.handle_frames()
+
+    def _read_size(self) -> int:
+        """Little of what is not counted, when there is little room."""
+        counts = self._inbox.counts_what_comes or not self.server.request_room.full(Share.PRODUCERS)
+        return self._receive_size if counts else _RECEIVE_SIZE_MIN
 
     def hung_up(self) -> None:
         if self._reading:
@@ -242,13 +249,14 @@ class KafkaConnection:
 
     def handle_frames(self) -> None:
         """What came, as far as there is room for more requests."""
-        while self._frames and not self.gone and not self._waits:
-            self._handle(self._frames.popleft())
+        while self._inbox and not self.gone and not self._waits:
+            self._handle(self._inbox.take())
         if not self.gone:
             self._update_watch()
 
     def _handle(self, frame: bytes) -> None:
         self.received_count += 1
+        self._handled_size = len(frame)
         if self.raw_login:
             sasl.raw_token(self, frame)
             return
@@ -295,7 +303,7 @@ class KafkaConnection:
             wait_ms = int(self.server.options.close_timeout_s * 1000)
             self._deadline = self.node.scheduler.after(wait_ms, partial(self.guard, self.lost))
         self._over = True
-        self._frames.clear()
+        self._inbox.clear()
         replies = self._replies
         kept = next((at for at, reply in enumerate(replies) if reply.when_gone is not None), len(replies))
         while len(replies) > kept:
@@ -306,9 +314,11 @@ class KafkaConnection:
         logger.info("connection %s: closed: %s", self.name, reason)
         self.close_soon()
 
-    def hold(self) -> Callable[[], None]:
-        """Handle nothing more until what this returns is called."""
+    def hold(self, *, with_request: bool = False) -> Callable[[], None]:
+        """Handle nothing more until what this returns is called; the request that is being handled may be kept till then."""
+        size = self._handled_size if with_request else 0
         self._held += 1
+        self._held_size += size
         self._update_watch()
         released = False
 
@@ -317,14 +327,11 @@ class KafkaConnection:
             if not released:
                 released = True
                 self._held -= 1
+                self._held_size -= size
                 if not self.gone:
                     self.handle_frames()
 
         return partial(self.guard, release)
-
-    def hold_until(self, commit: Commit) -> None:
-        """It produces faster than the disk writes."""
-        commit.waiters.append(self.hold())
 
     def start(self, call: Callable[..., Awaitable[None]], *arguments: Any) -> None:
         """What must wait, in a task; the connection handles nothing more until that is over."""
@@ -350,7 +357,7 @@ class KafkaConnection:
             if parts:
                 self.sent_count += 1
                 self.send(parts)
-        if self._frames:
+        if self._inbox:
             self.server.handle_soon(self)
         if self._over:
             self.server.flush_soon(self)
@@ -382,9 +389,10 @@ class KafkaConnection:
         if self.gone:
             return
         # A frame that waited for room in the outbox is handled in the next pass, when there is room in the socket, too.
-        writing = self._outbox.size > 0 or (bool(self._frames) and not self._waits)
+        writing = self._outbox.size > 0 or (bool(self._inbox) and not self._waits)
         # Frames that wait are enough: more is read when they are handled.
-        reading = not self._waits and not self._frames
+        may_come = self._over or self._inbox.settle(self._held_size, stranger=self.user is None)
+        reading = may_come and not self._waits and not self._inbox
         ending = not reading and not writing
         if (reading, writing, ending) != (self._reading, self._writing, self._ending):
             self._reading, self._writing, self._ending = reading, writing, ending
@@ -395,7 +403,7 @@ class KafkaConnection:
     @property
     def busy(self) -> bool:
         """Somebody is still to be answered."""
-        return bool(self._replies or self._outbox.size)
+        return bool(self._replies or self._outbox.size or self._inbox.waits)
 
     def lost(self) -> None:
         """The socket is no more."""
@@ -407,7 +415,7 @@ class KafkaConnection:
         self.server.pump.remove(self._descriptor)
         self._socket.close()
         self._outbox.clear()
-        self._frames.clear()
+        self._inbox.clear()
         replies, self._replies = self._replies, deque()
         for reply in replies:
             self.guard(reply.drop)

@@ -106,10 +106,11 @@ def join_group(connection: KafkaConnection, request: Request, reply: Reply) -> N
         request.version >= _SKIP_FROM,
         body["reason"] or "",
     )
+    version = request.version
 
     def joined(found: JoinReply) -> None:
         # Without a choice, versions before 7 have an empty text and not null.
-        protocol = found.protocol if found.protocol is not None or request.version >= 7 else ""
+        protocol = found.protocol if found.protocol is not None or version >= 7 else ""
         reply.answer(
             {
                 "error_code": code_of(found.error),

@@ -23,6 +23,8 @@ class KafkaOptions:
     """Of a topic that is made without saying how many."""
     connections_max: int = 65_536
     request_size_max: int = 100 * 1024 * 1024
+    requests_size_max: int = 256 * 1024 * 1024
+    """Of all requests that are not handled yet; Kafka has no limit unless it is told one."""
     login_size_max: int = 512 * 1024
     """Of a request before the login."""
     fetch_size_max: int = 55 * 1024 * 1024

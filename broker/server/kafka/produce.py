@@ -2,7 +2,7 @@
 
 Flow:   each partition's batch is checked by its header and appended as it came; the answer waits for the
         commit that makes them safe. With acks 0 there is no answer, and a connection that had an error ends.
-Limits: nothing more of a connection is handled while the disk does not keep up, or while an alarm is on.
+Limits: a request waits, and with it those behind it, while an alarm is on, and one commit if the disk does not keep up.
 Spec:   acks 1 and -1 are the same in a broker of one node. The first batch of a topic that is missing is not
         a reason to make it: clients ask for its metadata before.
 """
@@ -45,10 +45,16 @@ class _Refused(Exception):
         self.text = text
 
 
-def produce(connection: KafkaConnection, request: Request, reply: Reply) -> None:
+def produce(connection: KafkaConnection, request: Request, reply: Reply, *, has_waited: bool = False) -> None:
+    """Whoever has waited for the disk is not asked to again, as others might always be quicker."""
     node = connection.node
     if node.alarms.active:
-        connection.server.block(reply, partial(produce, connection, request, reply))
+        again = partial(produce, connection, request, reply, has_waited=has_waited)
+        connection.server.block(reply, again)
+        return
+    if node.flusher.crowded and not has_waited:
+        again = partial(produce, connection, request, reply, has_waited=True)
+        connection.server.postpone(reply, node.flusher.open, again)
         return
     node.metrics.produce_requests += 1
     body = request.body
@@ -62,8 +68,6 @@ def produce(connection: KafkaConnection, request: Request, reply: Reply) -> None
             failed |= result["error_code"] != ErrorCode.NONE
             results.append(result)
         topics.append({"name": topic["name"], "partition_responses": results})
-    if node.flusher.crowded:
-        connection.hold_until(node.flusher.open)
     if body["acks"] == 0:
         reply.skip()
         if failed:

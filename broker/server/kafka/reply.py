@@ -20,11 +20,23 @@ if TYPE_CHECKING:
 class Reply:
     """A place among the answers of a connection."""
 
-    __slots__ = ("_parts", "connection", "done", "dropped", "request", "when_gone")
+    __slots__ = (
+        "_api",
+        "_correlation_id",
+        "_parts",
+        "_version",
+        "connection",
+        "done",
+        "dropped",
+        "when_gone",
+    )
 
     def __init__(self, connection: KafkaConnection, request: Request) -> None:
         self.connection = connection
-        self.request = request
+        # Not the request itself, which may be large, while the answer may take long.
+        self._api = request.api
+        self._version = request.version
+        self._correlation_id = request.correlation_id
         self.done = False
         """There is nothing more to do for it."""
         self.dropped = False
@@ -37,8 +49,7 @@ class Reply:
         """Give the response; whoever has gone meanwhile does not get it."""
         if self.dropped:
             return
-        request = self.request
-        self.give(api.write_response(request.api, request.version, request.correlation_id, body))
+        self.give(api.write_response(self._api, self._version, self._correlation_id, body))
 
     def give(self, parts: list[Any]) -> None:
         """The same as octets."""

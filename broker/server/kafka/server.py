@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from broker.node.flusher import Commit
 from broker.node.node import Node
 from broker.server.kafka import (
     cluster_admin,
@@ -33,6 +34,7 @@ from broker.server.kafka import (
 from broker.server.kafka.connection import KafkaConnection
 from broker.server.kafka.options import KafkaOptions
 from broker.server.kafka.reply import Reply
+from broker.server.kafka.request_room import RequestRoom
 from broker.server.pump import Pump
 from broker.storage.errors import StorageError
 
@@ -75,6 +77,7 @@ class KafkaServer:
         self._unflushed: dict[KafkaConnection, None] = {}
         self._ready: dict[KafkaConnection, None] = {}
         self._rung: dict[Callable[[], None], None] = {}
+        self.request_room = RequestRoom(options.requests_size_max)
         self._blocked: dict[Reply, tuple[Callable[[], None], Callable[[], None]]] = {}
         self._empty = trio.Event()
         self._told_address = False
@@ -161,8 +164,22 @@ class KafkaServer:
 
     def block(self, reply: Reply, again: Callable[[], None]) -> None:
         """Handle nothing more of its connection until no alarm is on any more; `again` is called then."""
-        self._blocked[reply] = (again, reply.connection.hold())
+        self._blocked[reply] = (again, reply.connection.hold(with_request=True))
         reply.when_gone = partial(self._give_up, reply)
+
+    def postpone(self, reply: Reply, commit: Commit, again: Callable[[], None]) -> None:
+        """The same until a commit is safe."""
+        connection = reply.connection
+        release = connection.hold(with_request=True)
+
+        def go_on() -> None:
+            if not reply.dropped:
+                reply.when_gone = None
+                connection.guard(again)
+                release()
+
+        reply.when_gone = release
+        commit.waiters.append(go_on)
 
     def _give_up(self, reply: Reply) -> None:
         _, release = self._blocked.pop(reply)

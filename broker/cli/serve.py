@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
 
 import trio
 
@@ -86,6 +87,8 @@ def run(config: Config) -> int:
         return _FAILED
     except BaseExceptionGroup as group:
         causes = _leaves(group)
+        if any(isinstance(cause, KeyboardInterrupt) for cause in causes):
+            raise KeyboardInterrupt from None
         if not all(isinstance(cause, StorageError | OSError) for cause in causes):
             raise
         for cause in causes:
@@ -103,7 +106,7 @@ def _last_words(error: BaseException) -> str:
     if isinstance(error, StorageError):
         return f"leveret: the disk failed: {error}; nothing that was not safe has been confirmed"
     assert isinstance(error, OSError)
-    return f"leveret: {f'{error.filename}: ' if error.filename else ''}{error.strerror}"
+    return f"leveret: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}"
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
@@ -132,10 +135,9 @@ async def _serve(config: Config) -> int:
                     kafka_options(config) if config.listeners.kafka is not None else None,
                     config.listeners.kafka,
                     config.limits.stop_timeout_s,
+                    partial(_apply, config, node),
                 )
             )
-            for conflict in await apply(node, declarations(config)):
-                logger.error("configuration: %s", conflict)
             if config.listeners.management is not None or config.listeners.metrics is not None:
                 await stack.enter_async_context(_management(config, node))
             _announce(config, node, time.perf_counter() - started)
@@ -150,6 +152,17 @@ async def _serve(config: Config) -> int:
             node.close()
     say("Leveret stopped")
     return 0
+
+
+async def _apply(config: Config, node: Node) -> None:
+    """Before clients come, who would otherwise make for themselves what the file declares, and another way."""
+    for conflict in await apply(node, declarations(config)):
+        logger.error("configuration: %s", conflict)
+    if config.listeners.kafka is not None and config.kafka.vhost not in node.topology.vhosts:
+        logger.error(
+            "configuration: kafka.vhost: there is no virtual host '%s', so that Kafka's clients may do nothing",
+            config.kafka.vhost,
+        )
 
 
 def _management(config: Config, node: Node) -> AbstractAsyncContextManager[object]:

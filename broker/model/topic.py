@@ -185,6 +185,22 @@ def value_of(configs: Mapping[str, str], name: str) -> str:
     return configs.get(name, CONFIGS[name].default)
 
 
+def same_value(name: str, configs: Mapping[str, str], others: Mapping[str, str]) -> bool:
+    """Whether both come to the same, however it is written. Of configurations that `check_configs` found right."""
+    return _meaning(name, value_of(configs, name)) == _meaning(name, value_of(others, name))
+
+
+def _meaning(name: str, value: str) -> object:
+    match CONFIGS[name].type:
+        case ConfigType.INT | ConfigType.LONG:
+            return int(value)
+        case ConfigType.DOUBLE:
+            return float(value)
+        case ConfigType.LIST:
+            return frozenset(split_list(value))
+    return value
+
+
 def read_settings(configs: Mapping[str, str]) -> TopicSettings:
     """Of configurations that `check_configs` found right."""
 

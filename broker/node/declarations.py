@@ -1,7 +1,8 @@
 """What a configuration file declares, applied to a node at start.
 
 Spec:   idempotent: what is there already and the same is left alone; what is there and different stays
-        as it is, is said, and does not keep the rest from being applied.
+        as it is, is said, and does not keep the rest from being applied. A user has the password, the tags and
+        the permissions of the file, and besides what permissions it was given elsewhere.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from broker.model.errors import ModelError
+from broker.model.errors import ModelError, PreconditionFailed
 from broker.model.exchange import QUEUE, Destination
+from broker.model.topic import CONFIGS, same_value, value_of
 from broker.node.passwords import ARGON2ID, Credentials, credentials_of, matches, scram_credentials
 from broker.node.streams import declare_queue
 
 if TYPE_CHECKING:
     from broker.model.user import User
     from broker.node.node import Node
+    from broker.node.topics import Topic
 
 logger = logging.getLogger("broker.node")
 
@@ -155,15 +158,25 @@ def _apply_queue(node: Node, declared: QueueDeclaration) -> None:
 
 
 def _apply_topic(node: Node, declared: TopicDeclaration) -> None:
-    """Partitions may become more; configurations are those of the file."""
+    """Raises PreconditionFailed, too, if it exists and somebody has changed it, or the file, since."""
     topic = node.topics.find(declared.vhost, declared.name)
     if topic is None:
         node.topics.create(declared.vhost, declared.name, declared.partitions, configs=declared.configs)
-        return
-    if topic.configs != declared.configs:
-        node.topics.configure(topic, declared.configs)
+    elif differing := _differences(topic, declared):
+        raise PreconditionFailed("; ".join(differing))
+
+
+def _differences(topic: Topic, declared: TopicDeclaration) -> list[str]:
+    """What is, and what the file says. A configuration that it leaves out is wanted at its default."""
+    found = []
     if len(topic.partitions) != declared.partitions:
-        node.topics.add_partitions(topic, declared.partitions)
+        found.append(f"partitions are {len(topic.partitions)}, in the file {declared.partitions}")
+    for name in CONFIGS:
+        if not same_value(name, topic.configs, declared.configs):
+            wanted = declared.configs.get(name)
+            said = f"in the file {wanted}" if wanted is not None else "not in the file"
+            found.append(f"{name} is {value_of(topic.configs, name)}, {said}")
+    return found
 
 
 def _apply_binding(node: Node, declared: BindingDeclaration) -> None:
@@ -175,7 +188,7 @@ def _apply_binding(node: Node, declared: BindingDeclaration) -> None:
 
 
 async def _apply_user(node: Node, user: UserDeclaration) -> None:
-    """A user of the file has the password, tags and permissions of the file, whatever it had before."""
+    """Whatever the password, the tags and these permissions were before."""
     accounts = node.accounts
     current = accounts.users.get(user.name)
     if user.password_hash is not None:

@@ -1,6 +1,7 @@
 """Run a broker: listeners, the pump, the node's timers, and a stop that has a deadline.
 
-Flow:   `serve` opens the node and the listeners and runs until it is told to stop.
+Flow:   `serve` opens the listeners, has everything prepared that clients expect, accepts them, and runs until it is
+        told to stop.
 Limits: 1,024 connections wait to be accepted; 64 file descriptors are not for connections, so that the
         disk can be written whatever clients do; a stop takes at most `stop_timeout_s`.
 """
@@ -11,8 +12,8 @@ import errno
 import logging
 import resource
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -101,14 +102,16 @@ async def serve(
     kafka: KafkaOptions | None = None,
     kafka_address: Address | None = None,
     stop_timeout_s: float = 10.0,
+    prepare: Callable[[], Awaitable[None]] | None = None,
 ) -> AsyncIterator[Servers]:
     """Servers that run as long as the body does, each on its address if there is one.
 
-    At the end they stop accepting, tell their clients, and leave within the timeout.
+    `prepare` is done before anybody is accepted, and whoever comes meanwhile waits. At the end they stop accepting,
+    tell their clients, and leave within the timeout.
     """
     pump = Pump(partial(node.end_pass, commit=False), node.flusher.flush)
     try:
-        async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
             servers = Servers(
                 AmqpServer(node, pump, nursery, amqp),
                 KafkaServer(node, pump, nursery, kafka) if kafka is not None else None,
@@ -117,15 +120,21 @@ async def serve(
             nursery.start_soon(node.run)
             nursery.start_soon(pump.run)
             accepting: list[trio.CancelScope] = []
+            listening: list[tuple[socket.socket, Accept]] = []
             addresses = [("amqp", amqp_address, servers.amqp.accept)]
             if servers.kafka is not None:
                 addresses.append(("kafka", kafka_address, servers.kafka.accept))
             for protocol, address, accept in addresses:
                 for sock in listen(address) if address is not None else ():
                     node.listeners.append(Listener(protocol, *sock.getsockname()[:2]))
-                    accepting.append(trio.CancelScope())
-                    nursery.start_soon(_accept, sock, accept, accepting[-1])
+                    stack.enter_context(sock)
+                    listening.append((sock, accept))
             try:
+                if prepare is not None:
+                    await prepare()
+                for sock, call in listening:
+                    accepting.append(trio.CancelScope())
+                    nursery.start_soon(_accept, sock, call, accepting[-1])
                 yield servers
                 _cancel(accepting)
                 with trio.move_on_after(stop_timeout_s):
@@ -141,7 +150,10 @@ async def serve(
 def listen(address: Address) -> list[socket.socket]:
     """Sockets that listen, one for each address that the name has. Raises OSError."""
     flags = socket.AI_PASSIVE
-    found = socket.getaddrinfo(address.host or None, address.port, type=socket.SOCK_STREAM, flags=flags)
+    try:
+        found = socket.getaddrinfo(address.host or None, address.port, type=socket.SOCK_STREAM, flags=flags)
+    except socket.gaierror as error:
+        raise _cannot(address, error) from None
     sockets: list[socket.socket] = []
     for family, kind, protocol, _, place in found:
         sock = socket.socket(family, kind, protocol)
@@ -159,13 +171,15 @@ def listen(address: Address) -> list[socket.socket]:
                 continue
             for other in sockets:
                 other.close()
-            raise OSError(
-                error.errno,
-                f"cannot listen on {address.host}:{address.port}: {error.strerror}",
-            ) from None
+            raise _cannot(address, error) from None
         sock.setblocking(False)
         sockets.append(sock)
     return sockets
+
+
+def _cannot(address: Address, error: OSError) -> OSError:
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return OSError(error.errno, f"cannot listen on {host}:{address.port}: {error.strerror}")
 
 
 Accept = Callable[[socket.socket, tuple[str, int], tuple[str, int]], None]

@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from amqp_client import Client, Ended
+from broker.amqp.spec import PROTOCOL_HEADER
 from broker.node.node import NodeOptions, open_node
 from broker.server import serve
 from broker.server.amqp.options import AmqpOptions
@@ -191,3 +193,47 @@ async def test_a_name_with_several_addresses_is_served_on_each(tmp_path, monkeyp
             client = await Client.dial(place)
             client.drop()
     node.close()
+
+
+async def test_whoever_comes_while_the_broker_prepares_is_served_when_it_has(tmp_path):
+    node = open_node(NodeOptions(str(tmp_path / "data"), reserve_size=0))
+    with socket.socket() as client:
+
+        async def prepare() -> None:
+            client.connect((node.listeners[0].host, node.listeners[0].port))
+            client.setblocking(False)
+            client.sendall(PROTOCOL_HEADER)
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(BlockingIOError):
+                client.recv(1)
+
+        try:
+            async with serve.serve(node, AmqpOptions(), serve.Address("127.0.0.1", 0), prepare=prepare):
+                with trio.fail_after(10):
+                    await trio.lowlevel.wait_readable(client)
+                assert client.recv(1) == b"\x01"
+        finally:
+            node.close()
+
+
+async def test_when_preparing_fails_nobody_is_served_and_the_port_is_free(tmp_path):
+    node = open_node(NodeOptions(str(tmp_path / "data"), reserve_size=0))
+
+    async def prepare() -> None:
+        raise ValueError("no")
+
+    try:
+        with pytest.RaisesGroup(pytest.RaisesExc(ValueError, match="no")):
+            async with serve.serve(node, AmqpOptions(), serve.Address("127.0.0.1", 0), prepare=prepare):
+                raise AssertionError("it serves")
+        port = node.listeners[0].port
+        with serve.listen(serve.Address("127.0.0.1", port))[0] as sock:
+            assert sock.getsockname()[1] == port
+    finally:
+        node.close()
+
+
+@pytest.mark.parametrize(("host", "said"), [("no host", "no host:0"), ("2001:db8::1", r"\[2001:db8::1\]:0")])
+def test_a_host_that_is_not_here_is_named(host, said):
+    with pytest.raises(OSError, match=f"cannot listen on {said}: "):
+        serve.listen(serve.Address(host, 0))

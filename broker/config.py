@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -28,6 +29,8 @@ from pydantic import (
 )
 
 from broker import __version__
+from broker.amqp import wire
+from broker.amqp.errors import LocalProtocolError
 from broker.management.options import ManagementOptions
 from broker.model.arguments import read_alternate, read_queue_arguments
 from broker.model.errors import InvalidTopicName, PreconditionFailed
@@ -35,7 +38,7 @@ from broker.model.exchange import MATCHERS, QUEUE
 from broker.model.group_limits import GroupLimits
 from broker.model.resource import spoken
 from broker.model.stream import check_flags, is_stream, stream_configs
-from broker.model.topic import CONFIGS, check_name
+from broker.model.topic import CONFIGS, OFFSETS_TOPIC, check_name
 from broker.node.alarms import memory_total
 from broker.node.declarations import (
     BindingDeclaration,
@@ -81,7 +84,7 @@ class ConfigError(Exception):
 def _size(value: Any) -> Any:
     """`64 MiB`, `50MB` or a number of octets."""
     if isinstance(value, str):
-        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", value)
+        found = re.fullmatch(r"\s*([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([a-zA-Z]*)\s*", value)
         if found and found[2].lower() in _UNITS:
             return int(float(found[1]) * _UNITS[found[2].lower()])
         raise ValueError("expected a size as 16 MiB, 50MB or a number of octets")
@@ -90,7 +93,7 @@ def _size(value: Any) -> Any:
 
 def _memory(value: Any) -> Any:
     """A size, or a share of the memory there is: `60%`."""
-    if isinstance(value, str) and (found := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", value)):
+    if isinstance(value, str) and (found := re.fullmatch(r"\s*([0-9]{1,3}(?:\.[0-9]{1,9})?)\s*%\s*", value)):
         return int(memory_total() * float(found[1]) / 100)
     try:
         return _size(value)
@@ -106,19 +109,59 @@ def _listener(value: Any) -> Any:
     if text.lower() in (OFF, "false"):
         return None
     host, colon, port = text.rpartition(":")
-    if not port.isdigit() or int(port) > 65_535 or (colon and ":" in host and not host.startswith("[")):
+    if (
+        not re.fullmatch("[0-9]{1,5}", port)
+        or int(port) > 65_535
+        or (colon and ":" in host and not host.startswith("["))
+    ):
         raise ValueError("expected host:port, :port, a port or off")
     return Address(host.strip("[]"), int(port))
+
+
+def _short(value: str) -> str:
+    """AMQP has no room for longer ones."""
+    if len(value.encode()) > 255:
+        raise ValueError(f"expected at most 255 octets, these are {len(value.encode())}")
+    return value
+
+
+def _names(value: Any) -> Any:
+    """A list, or as the environment has one: `guest,admin`; nothing is none."""
+    if isinstance(value, str):
+        return [name.strip() for name in value.split(",") if name.strip()]
+    return value
+
+
+def _arguments(value: dict[str, Any]) -> dict[str, Any]:
+    for name, one in value.items():
+        try:
+            wire.table({name: one})
+        except LocalProtocolError as error:
+            raise ArgumentError(name, f"expected what AMQP has a type for: {error.text}") from None
+    return value
+
+
+class ArgumentError(ValueError):
+    """An argument of a queue, an exchange or a binding, or a topic's configuration, that cannot be."""
+
+    def __init__(self, argument: str, text: str) -> None:
+        super().__init__(text)
+        self.argument = argument
 
 
 Size = Annotated[int, BeforeValidator(_size), Field(ge=0)]
 Memory = Annotated[int, BeforeValidator(_memory), Field(ge=0)]
 Listener = Annotated[Address | None, BeforeValidator(_listener)]
-Name = Annotated[str, Field(min_length=1, max_length=255)]
+Short = Annotated[str, AfterValidator(_short)]
+Name = Annotated[str, Field(min_length=1), AfterValidator(_short)]
+Names = Annotated[list[str], BeforeValidator(_names)]
+Arguments = Annotated[dict[str, Any], AfterValidator(_arguments)]
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", defer_build=True, arbitrary_types_allowed=True, frozen=True)
+    model_config = ConfigDict(
+        extra="forbid", defer_build=True, arbitrary_types_allowed=True, frozen=True, allow_inf_nan=False
+    )
 
 
 # ---- settings ----
@@ -219,7 +262,7 @@ class User(_Table):
     password: str | None = None
     password_hash: str | None = None
     hashing_algorithm: str = ARGON2ID
-    tags: list[str] = []
+    tags: Names = []
     permission: list[Permission] = []
 
     def model_post_init(self, context: Any) -> None:
@@ -243,7 +286,7 @@ class ExchangeEntry(_Table):
     durable: bool = True
     auto_delete: bool = False
     internal: bool = False
-    arguments: dict[str, Any] = {}
+    arguments: Arguments = {}
 
     @field_validator("type")
     @classmethod
@@ -280,20 +323,12 @@ _EXPECTED_OF_STREAM: Final = {
 _NAMELESS: Final = spoken(QUEUE, "", "")
 
 
-class ArgumentError(ValueError):
-    """An argument of a queue or an exchange that cannot be."""
-
-    def __init__(self, argument: str, text: str) -> None:
-        super().__init__(text)
-        self.argument = argument
-
-
 class QueueEntry(_Table):
     name: Name
     vhost: Name = "/"
     durable: bool = True
     auto_delete: bool = False
-    arguments: dict[str, Any] = {}
+    arguments: Arguments = {}
 
     @field_validator("arguments")
     @classmethod
@@ -334,6 +369,8 @@ class TopicEntry(_Table):
             check_name(value)
         except InvalidTopicName as error:
             raise ValueError(f"expected a name: {error}") from None
+        if value == OFFSETS_TOPIC:
+            raise ValueError("expected another name: this is the broker's own topic")
         return value
 
     @field_validator("configs")
@@ -358,8 +395,8 @@ class BindingEntry(_Table):
     source: Name
     destination: Name
     destination_type: Literal["queue", "exchange", "topic"] = QUEUE
-    routing_key: Annotated[str, Field(max_length=255)] = ""
-    arguments: dict[str, Any] = {}
+    routing_key: Short = ""
+    arguments: Arguments = {}
 
 
 class Config(_Table):
@@ -367,7 +404,7 @@ class Config(_Table):
 
     data: Path = Path("data")
     name: Name = "leveret@localhost"
-    loopback_users: list[str] = ["guest"]
+    loopback_users: Names = ["guest"]
     listeners: Listeners = Listeners()
     amqp: Amqp = Amqp()
     kafka: Kafka = Kafka()
@@ -398,6 +435,11 @@ _SHORT_NAMES: Final = {
 _PREFIX: Final = "LEVERET_"
 # Of the environment, and no settings.
 _NO_SETTINGS: Final = frozenset({"CONFIG"})
+# Kubernetes tells every pod where a service is, and so one that is called leveret.
+_OF_KUBERNETES: Final = re.compile(
+    r"(.+_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_.+)?)"
+)
+_PORT_OF_KUBERNETES: Final = re.compile(r"(tcp|udp|sctp)://.*")
 
 
 def read_config(
@@ -410,7 +452,7 @@ def read_config(
     found: dict[str, Any] = {}
     if file is not None:
         try:
-            found = tomllib.loads(file.read_text())
+            found = tomllib.loads(file.read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigError(f"{file}: {error.strerror}") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -431,10 +473,16 @@ def _from_environment(environment: Mapping[str, str]) -> list[tuple[tuple[str, .
     for name, value in sorted(environment.items()):
         if name in _RABBITMQ_NAMES:
             found.append((_RABBITMQ_NAMES[name], value, name))
-        elif name.startswith(_PREFIX) and (rest := name.removeprefix(_PREFIX)) not in _NO_SETTINGS:
+        elif name.startswith(_PREFIX) and _is_setting(rest := name.removeprefix(_PREFIX), value):
             path = _SHORT_NAMES.get(rest) or tuple(rest.lower().split("__"))
             found.append((path, value, name))
     return found
+
+
+def _is_setting(name: str, value: str) -> bool:
+    if name in _NO_SETTINGS or _OF_KUBERNETES.fullmatch(name):
+        return False
+    return not (name.endswith("PORT") and _PORT_OF_KUBERNETES.fullmatch(value))
 
 
 def _put(found: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
@@ -461,7 +509,8 @@ def _lines(error: ValidationError, origin: str) -> list[str]:
         if isinstance(reason, ArgumentError):
             where, value = f"{where}.{reason.argument}", value[reason.argument]
         lines.append(
-            f"{origin}: {where}: {_spoken_problem(problem, reason)}{_spoken_value(problem['type'], value)}"
+            f"{origin}: {where}: {_spoken_problem(problem, reason)}"
+            f"{'' if where.endswith(_SECRETS) else _spoken_value(problem['type'], value)}"
         )
     return lines
 
@@ -485,11 +534,16 @@ _SPOKEN: Final = {
     "bool_type": "expected true or false",
     "bool_parsing": "expected true or false",
     "string_type": "expected a string",
-    "list_type": "expected a list of tables, as [[queue]] makes one",
+    "list_type": "expected a list",
+    "path_type": "expected a path",
+    "finite_number": "expected a number that is finite",
     "dict_type": "expected a table",
     "model_type": "expected a table",
     "model_attributes_type": "expected a table",
 }
+_TABLES: Final = ("user", "permission", "vhost", "exchange", "queue", "binding", "topic")
+# What nobody wants to read in a log.
+_SECRETS: Final = ("password", "password_hash")
 _BOUNDS: Final = {
     "greater_than_equal": ">= {ge}",
     "greater_than": "> {gt}",
@@ -506,6 +560,8 @@ def _spoken_problem(problem: Any, reason: Exception | None) -> str:
         return str(reason)
     if kind in _BOUNDS:
         return f"expected {_BOUNDS[kind].format(**problem['ctx'])}"
+    if kind == "list_type" and problem["loc"][-1] in _TABLES:
+        return f"expected tables, as [[{problem['loc'][-1]}]] begins one"
     return _SPOKEN.get(kind) or str(problem["msg"])
 
 

@@ -66,9 +66,10 @@ def check_config(file: Annotated[Path, typer.Argument(help="The file to check.")
     except ConfigError as error:
         _fail(str(error), BAD_CONFIG)
     declared = (
-        f"{len(settings.exchange)} exchanges, {len(settings.queue)} queues, {len(settings.binding)} bindings"
+        f"{len(settings.exchange)} exchanges, {len(settings.queue)} queues, {len(settings.topic)} topics, "
+        f"{len(settings.binding)} bindings, {len(settings.user)} users"
     )
-    typer.echo(f"{file}: ok, declares {declared}, {len(settings.user)} users")
+    typer.echo(f"{file}: ok, declares {declared}")
 
 
 @app.command()
@@ -77,7 +78,7 @@ def ping(
         str,
         typer.Option("--amqp", metavar="HOST:PORT", envvar="LEVERET_AMQP", help="Where the broker listens."),
     ] = "127.0.0.1:5672",
-    timeout: Annotated[float, typer.Option(help="Seconds to wait.")] = 5.0,
+    timeout: Annotated[float, typer.Option(min=0.001, max=86_400, help="Seconds to wait.")] = 5.0,
 ) -> None:
     """Exit with 0 if a broker answers to AMQP there, with 69 if not."""
     from broker.cli.ping import ask
@@ -85,7 +86,7 @@ def ping(
     try:
         answer = ask(address, timeout)
     except (OSError, ValueError) as error:
-        _fail(f"no broker at {address}: {error}", UNAVAILABLE)
+        _fail(f"no broker at {address}: {getattr(error, 'strerror', None) or error}", UNAVAILABLE)
     typer.echo(answer)
 
 

@@ -1,8 +1,13 @@
-"""Ask a broker whether it is there, as far as AMQP goes without a login."""
+"""Ask a broker whether it is there, as far as AMQP goes without a login.
+
+Limits: the timeout is for all of it, however little the other side sends at a time.
+"""
 
 from __future__ import annotations
 
+import re
 import socket
+import time
 
 from broker.amqp import methods
 from broker.amqp.connection import Connection, Role
@@ -18,12 +23,14 @@ def ask(address: str, timeout: float) -> str:
     host = host.strip("[]")
     if host in ("", "0.0.0.0", "::"):
         host = "127.0.0.1"
-    if not port.isdigit():
-        raise ValueError(f"expected host:port, got {address}")
+    if not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65_535:
+        raise ValueError("expected host:port")
+    deadline = time.monotonic() + timeout
     codec = Connection(Role.CLIENT, _MESSAGE_SIZE_MAX)
     with socket.create_connection((host, int(port)), timeout) as sock:
         sock.sendall(PROTOCOL_HEADER)
-        while True:
+        while (left := deadline - time.monotonic()) > 0:
+            sock.settimeout(left)
             data = sock.recv(65_536)
             if not data:
                 raise ValueError("it closed the connection")
@@ -34,3 +41,4 @@ def ask(address: str, timeout: float) -> str:
                         f"pong from {properties.get('product', '?')} {properties.get('version', '')}".strip()
                     )
                 raise ValueError("it does not speak AMQP 0-9-1")
+    raise TimeoutError("timed out")

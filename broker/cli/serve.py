@@ -140,10 +140,14 @@ async def _serve(config: Config) -> int:
             )
             if config.listeners.management is not None or config.listeners.metrics is not None:
                 await stack.enter_async_context(_management(config, node))
-            _announce(config, node, time.perf_counter() - started)
             nursery = await stack.enter_async_context(trio.open_nursery())
             nursery.start_soon(_collect_when_idle, node)
-            await _wait_for_signal()
+            # Whoever has read that it is ready may stop it.
+            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                _announce(config, node, time.perf_counter() - started)
+                logger.info("%s received", signal.Signals(await anext(signals)).name)
+            # A second one means it, and ends the process at once: what was confirmed is safe whatever it was doing.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
             nursery.cancel_scope.cancel()
             logger.info("stopping: telling %d clients", len(node.peers))
         clean = True
@@ -185,15 +189,6 @@ def _announce(config: Config, node: Node, seconds: float) -> None:
 
 def _spoken(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-async def _wait_for_signal() -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for number in signals:
-            logger.info("%s received", signal.Signals(number).name)
-            break
-    # A second one means it, and ends the process at once: what was confirmed is safe whatever it was doing.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 async def _collect_when_idle(node: Node) -> None:

@@ -13,7 +13,7 @@ from broker import __version__
 
 app = typer.Typer(
     name="leveret",
-    help="A message broker: RabbitMQ's protocol in one small process.",
+    help="A message broker: RabbitMQ's protocol and Kafka's in one small process.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

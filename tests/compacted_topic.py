@@ -64,7 +64,8 @@ def latest(found: Sequence[Record]) -> dict[bytes | None, bytes]:
 class CompactedTopic:
     """It and its node, over restarts."""
 
-    def __init__(self, files: FakeFiles | None = None, **configs: object) -> None:
+    def __init__(self, files: FakeFiles | None = None, *, joins: bool = False, **configs: object) -> None:
+        self.joins = joins
         self.node = SteppedNode(files)
         given = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": 0, **configs}
         self.configs = {name.replace("_", "."): str(value) for name, value in given.items()}
@@ -75,7 +76,7 @@ class CompactedTopic:
         self.node.finish()
 
     def settle(self) -> None:
-        """What is not kept over a restart."""
+        """What is not kept over a restart: how large segments may be. What has no room in a new one is not joined."""
         self.partition.log.segment_size_max = SEGMENT_SIZE
 
     @property
@@ -103,6 +104,7 @@ class CompactedTopic:
             else {"producer_id": producer[0], "producer_epoch": 0, "base_sequence": producer[1]}
         )
         octets = records.build(made, compression_type=codec, **ids)
+        self.settle()
         base = self.partition.append(records.read_header(octets), octets).base_offset
         for offset, each in enumerate(made, base):
             each.offset = offset
@@ -127,6 +129,7 @@ class CompactedTopic:
         self.node.clock.now += ms
 
     def tidy(self) -> None:
+        self.partition.log.segment_size_max = SEGMENT_SIZE if self.joins else 0
         self.node.node.topics.tidy(self.node.clock.now)
 
     def compact(self) -> int:

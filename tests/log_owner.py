@@ -137,7 +137,7 @@ class LogOwner:
             return False
         segment.rewriting = True
         live = segment.settled.unsettled(segment.base_offset, segment.next_offset)
-        result = rewrite(self.handles, segment, live, keep)
+        result = rewrite(self.handles, [segment], live, keep)
         self.log.rewritten(self.files, segment, result)
         return True
 

@@ -4,13 +4,13 @@ Flow:   `tidy`, called now and then, looks which partitions are due and goes ove
         many steps, each over one sealed segment in a thread; after each the loop takes over what was made.
         1. the dirty segments are read, and the last offset of each key noted, as far as the map has room
         2. each segment up to there is written anew, in the order of offsets, without what a later record has made
-           out of date, and without tombstones whose time is over
+           out of date, and without tombstones whose time is over; neighbours that have room in one become one
         3. how far the partition is compacted is written down (`storage/noted.py`)
         A tombstone that is kept gets its delete horizon the first time: now and `delete.retention.ms`.
 Shape:  offsets stay what they were, and so does the start of the partition. A batch that has its producer's last
         sequence number stays, empty if need be. A segment of which nothing is left goes.
-Limits: one pass at a time in all, with one segment in memory and a map of `KEYS_MAX` keys (or those of a single
-        batch), 140 octets each; what does not fit is the next pass's. Segments are not joined.
+Limits: one pass at a time in all, with a piece of a segment in memory and a map of `KEYS_MAX` keys (or those of a single
+        batch), 140 octets each; what does not fit is the next pass's.
 Spec:   Kafka's LogCleaner; KIP-58 (lag), KIP-354 (max lag), KIP-534 (delete horizon). As there: never the last
         segment, a pass is due when the dirty part is larger than `min.cleanable.dirty.ratio` of all that could be
         compacted, and tombstones go with the first pass that comes behind their horizon.
@@ -22,11 +22,12 @@ Why:    A thread of its own, as one that is busy for seconds may not hold up a c
 What a step does, and what is there if the process dies behind it; see also `storage/rewrite.py`:
 1. the thread writes `.rewrite`, removes the index, and      nothing has happened; the next start reads the
    syncs the directory                                       segment to know what is in it
-2. the loop renames it to `.log`                             the old segment or the new one, and both are right
-3. the thread's next step syncs the directory, before the    each segment up to that one is new: a tombstone can
-   loop renames the next segment                             only go when what it has deleted cannot come back
-4. that step writes the index                                a quick start
-5. the last step writes how far it came                      before that, the next pass begins where this one did
+2. of neighbours that become one it writes `.joined`         the next start goes on with 3 and 4
+3. the loop renames it to `.log`                             the old segment or the new one, and both are right
+4. the thread's next step removes the others, and syncs      each segment up to that one is new: a tombstone can
+   the directory, before the loop renames the next one       only go when what it has deleted cannot come back
+5. that step writes the index                                a quick start
+6. the last step writes how far it came                      before that, the next pass begins where this one did
 """
 
 from __future__ import annotations
@@ -47,9 +48,9 @@ from broker.storage.batch import Batch
 from broker.storage.errors import CorruptLog, DiskFull
 from broker.storage.file import Files, Handles
 from broker.storage.log import Write, index_write, remove_files
-from broker.storage.noted import COMPACTED
+from broker.storage.noted import COMPACTED, joined
 from broker.storage.rewrite import Rewritten, read_batches, rewrite
-from broker.storage.segment import INDEX_SUFFIX, LOG_SUFFIX, REWRITE_SUFFIX, Segment
+from broker.storage.segment import INDEX_SUFFIX, JOINED_SUFFIX, REWRITE_SUFFIX, Segment
 
 logger = logging.getLogger("broker.node")
 
@@ -184,18 +185,18 @@ class Compactor:
 class _Step:
     """It fits the worker's `Step`."""
 
-    def __init__(self, of: _Pass, segment: Segment | None, work: _Work, then: Callable[[], None]) -> None:
+    def __init__(self, of: _Pass, segments: list[Segment], work: _Work, then: Callable[[], None]) -> None:
         self.store: Store = of.partition
         self.carry_out = work
         self._pass = of
-        self._segment = segment
+        self._segments = segments
         self._then = then
-        if segment is not None:
+        for segment in segments:
             segment.rewriting = True
 
     def ended(self, problem: Problem | None) -> None:
-        if self._segment is not None:
-            self._segment.rewriting = False
+        for segment in self._segments:
+            segment.rewriting = False
         if problem is not None or self.store.closed:
             self._pass.give_up(problem)
         else:
@@ -224,32 +225,23 @@ class _Pass:
     def begin(self) -> None:
         self._read_next()
 
-    def _step(self, segment: Segment | None, work: _Work, then: Callable[[], None]) -> None:
-        self._compactor.flusher.begin(_Step(self, segment, work, then))
-
-    def _next(self, segments: deque[Segment]) -> Segment | None:
-        """Retention may have dropped some."""
-        there = self.partition.log.segments
-        while segments:
-            segment = segments.popleft()
-            if segment in there and segment.size:
-                return segment
-        return None
+    def _step(self, segments: list[Segment], work: _Work, then: Callable[[], None]) -> None:
+        self._compactor.flusher.begin(_Step(self, segments, work, then))
 
     # ---- 1. the map ----
 
     def _read_next(self) -> None:
-        segment = None if self._map.full else self._next(self._dirty)
-        if segment is not None:
-            self._step(segment, partial(self._in_thread_read, segment), self._read_next)
-            return
-        at_rest = self.partition.log.at_rest()
-        self._old = deque(segment for segment in at_rest if segment.base_offset < self._map.end)
+        there = self.partition.log.segments  # retention may have dropped some
+        while self._dirty and not self._map.full:
+            segment = self._dirty.popleft()
+            if segment in there:
+                self._step([segment], partial(self._in_thread_read, segment), self._read_next)
+                return
+        self._old = deque(segment for segment in there[:-1] if segment.base_offset < self._map.end)
         self._rewrite_next()
 
     def _in_thread_read(self, segment: Segment, files: Files, handles: Handles, give_way: GiveWay) -> None:
-        path = segment.path(LOG_SUFFIX)
-        for batch in read_batches(path, handles.read(path, 0, segment.readable_size)):
+        for batch in read_batches(handles, segment):
             give_way()
             if batch.next_offset > self._map.end:
                 self._map.add(batch, give_way)
@@ -260,51 +252,90 @@ class _Pass:
     # ---- 2. the segments ----
 
     def _rewrite_next(self) -> None:
-        segment = self._next(self._old)
-        if segment is not None:
-            work = partial(self._in_thread_rewrite, segment)
-            self._step(segment, work, partial(self._take_over, segment))
+        group = self._next_group()
+        if group:
+            work = partial(self._in_thread_rewrite, group)
+            self._step(group, work, partial(self._take_over, group))
         else:
-            self._step(None, self._in_thread_write_down, self._over)
+            self._step([], self._in_thread_write_down, self._over)
 
-    def _in_thread_rewrite(self, segment: Segment, files: Files, handles: Handles, give_way: GiveWay) -> None:
+    def _next_group(self) -> list[Segment]:
+        """Neighbours that have room in one segment, as they are now; what is not read whole yet stays by itself."""
+        log = self.partition.log
+        group: list[Segment] = []
+        size = 0
+        while self._old:
+            segment = self._old[0]
+            fits = size + segment.size <= log.segment_size_max and segment.next_offset <= self._map.end
+            # What lies beside it may say where the partition begins: it stays where it is.
+            if group and (not fits or segment.settled_size):
+                break
+            self._old.popleft()
+            if segment in log.segments:
+                group.append(segment)
+                size += segment.size
+        return group if len(group) > 1 or size else self._next_group() if self._old else []
+
+    def _in_thread_rewrite(
+        self, group: list[Segment], files: Files, handles: Handles, give_way: GiveWay
+    ) -> None:
         remove_files(files, handles, self._removals)
-        written = segment.path(REWRITE_SUFFIX)
+        first, last = group[0], group[-1]
+        written = first.path(REWRITE_SUFFIX)
         files.remove(written)
-        live = [range(segment.base_offset, segment.next_offset)]
+        live = [range(first.base_offset, last.next_offset)]
         self._result = Rewritten()
         try:
-            self._result = rewrite(handles, segment, live, partial(self._kept, give_way))
+            self._result = rewrite(handles, group, live, partial(self._kept, give_way))
         finally:
             if not self._result.changed:
                 remove_files(files, handles, [written])
         if self._result.changed:
-            files.remove(segment.path(INDEX_SUFFIX))
+            files.remove(first.path(INDEX_SUFFIX))
         if self._result.changed or self._renamed:
             files.sync_directory(self._directory)
         for write in self._indexes:
             write.carry_out(files, handles)
+        if len(group) > 1 and not self._leaves_nothing(group):
+            self._write_joined(files, handles, first, last)
 
     def _kept(self, give_way: GiveWay, batch: Batch, live: list[range]) -> list[Batch]:
         retention_ms = self.partition.settings.delete_retention_ms
         return self._map.kept(batch, self._now_ms, retention_ms, self._ends, give_way)
 
-    def _take_over(self, segment: Segment) -> None:
+    def _leaves_nothing(self, group: list[Segment]) -> bool:
+        return not self._result.size and not group[0].settled_size
+
+    @staticmethod
+    def _write_joined(files: Files, handles: Handles, first: Segment, last: Segment) -> None:
+        try:
+            joined(first.base_offset).write_of(first.directory, last.next_offset).carry_out(files, handles)
+        except DiskFull:
+            remove_files(files, handles, [first.path(JOINED_SUFFIX), first.path(REWRITE_SUFFIX)])
+            raise
+
+    def _take_over(self, group: list[Segment]) -> None:
         self._paid()
-        self._size_before += segment.size
+        self._size_before += sum(segment.size for segment in group)
         result = self._result
         log = self.partition.log
         if result.changed:
             self._renamed = True
-            # What lies beside it may say where the partition begins: then it stays, though it is empty.
-            if not result.size and not segment.settled_size:
-                self._removals = log.drop_emptied(segment)
+            if self._leaves_nothing(group):
+                self._removals = [path for segment in group for path in log.drop_emptied(segment)]
             else:
-                log.rewritten(self._compactor.files, segment, result)
-                self._indexes = [index_write(segment)]
-            self.partition.compacted(segment)
+                self._put_in_place(group)
+            self.partition.compacted(group[-1].next_offset)
         self._size += result.size
         self._rewrite_next()
+
+    def _put_in_place(self, group: list[Segment]) -> None:
+        log, files = self.partition.log, self._compactor.files
+        if len(group) > 1:
+            self._removals = log.joined(files, group, self._result)
+        else:
+            log.rewritten(files, group[0], self._result)
+        self._indexes = [index_write(group[0])]
 
     def _paid(self) -> None:
         self._renamed = False

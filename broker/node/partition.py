@@ -476,15 +476,18 @@ class Partition:
         """What stays when a segment is written anew."""
         return [batch]
 
-    def compacted(self, segment: Segment) -> None:
-        """A segment has less in it: what memory still has of it is not what is there any more."""
-        self._tail.let_go(0, segment.next_offset)
+    def compacted(self, before: int) -> None:
+        """Segments before this offset have less in them: what memory still has of them is not what is there any more."""
+        self._tail.let_go(0, before)
 
     def mend(self, error: CorruptLog) -> bool:
         report, lost = recovery.mend(self._files, self._reader, self.log, error)
         for line in (*report.cut, *report.damaged):
             logger.error("partition %s: %s", self.name, line)
-        logger.error("partition %s: %d records are lost to a damaged disk: %s", self.name, lost, error)
+        at_most = "at most " if self.settings.compacts else ""
+        logger.error(
+            "partition %s: %s%d records are lost to a damaged disk: %s", self.name, at_most, lost, error
+        )
         return bool(report.damaged)
 
     # ---- at start ----

@@ -194,7 +194,7 @@ class Topics:
         if log is None:
             id = self._topology.take_id()
             size = self._segment_size(topic.settings)
-            log = Log(id, self.directory(id), self._reader, [], segment_size_max=size)
+            log = Log(id, self.directory(id), self._reader, [], segment_size_max=size, settles=False)
         partition = Partition(
             f"'{topic.vhost}'/{topic.name}-{number}",
             number,

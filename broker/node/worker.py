@@ -178,7 +178,7 @@ class Worker:
 
     def _rewrite(self, asked: Rewrite) -> None:
         try:
-            asked.result = rewrite(self._handles, asked.segment, asked.live, asked.store.keep)
+            asked.result = rewrite(self._handles, [asked.segment], asked.live, asked.store.keep)
         except CorruptLog as error:
             asked.damage = error
         except DiskFull:  # it can wait, and the room that it has taken helps others

@@ -28,6 +28,7 @@ from broker.storage.rewrite import Rewritten
 from broker.storage.segment import (
     COMPANION_SUFFIXES,
     INDEX_SUFFIX,
+    JOINED_SUFFIX,
     LOG_SUFFIX,
     REWRITE_SUFFIX,
     SETTLED_SUFFIX,
@@ -92,20 +93,24 @@ class Write:
 def remove_files(files: Files, handles: Handles, paths: list[str]) -> None:
     """Remove files and, with a slash at the end, directories.
 
-    Without its settlements a segment's messages would be back: those go when the others are gone for good.
+    Without its settlements a segment's messages would be back, and without a word on what was joined so would be
+    what they are part of now: those go when the others are gone for good.
     """
     later: list[str] = []
     for path in paths:
         handles.forget(path)
-        if path.endswith(("/", SETTLED_SUFFIX)):
+        if path.endswith(("/", SETTLED_SUFFIX, JOINED_SUFFIX)):
             later.append(path)
         else:
             files.remove(path)
-    settled = [path for path in later if not path.endswith("/") and files.size(path) >= 0]
-    for directory in dict.fromkeys(map(os.path.dirname, settled)):
+    notes = [path for path in later if not path.endswith("/") and files.size(path) >= 0]
+    for directory in dict.fromkeys(map(os.path.dirname, notes)):
         files.sync_directory(directory)
-    for path in settled:
+    for path in notes:
         files.remove(path)
+    for path in notes:
+        if path.endswith(JOINED_SUFFIX):  # nor may it come back itself
+            files.sync_directory(os.path.dirname(path))
     for path in later:
         if path.endswith("/"):
             files.remove_directory(path)
@@ -139,6 +144,7 @@ class Log:
         "mark",
         "next_offset",
         "roll_due",
+        "settles",
         "syncs",
         "writing",
     )
@@ -151,8 +157,12 @@ class Log:
         segments: list[Segment],
         next_offset: int = 0,
         segment_size_max: int = SEGMENT_SIZE_MAX,
+        *,
+        settles: bool = True,
     ) -> None:
         self.id = id
+        self.settles = settles
+        """What has been settled is known of each offset; otherwise offsets are missing as they like."""
         self.directory = directory
         self.next_offset = next_offset
         """Behind every offset that was handed over."""
@@ -421,6 +431,19 @@ class Log:
         segment.max_timestamp = result.max_timestamp
         segment.index = result.index
         self.reread()
+
+    def joined(self, files: Files, segments: list[Segment], result: Rewritten) -> list[str]:
+        """The same with the file in which neighbours are one; returns the files to remove."""
+        first, *others = segments
+        self.rewritten(files, first, result)
+        first.next_offset = others[-1].next_offset
+        first.live = sum(segment.live for segment in segments)
+        first.sealed_ms = others[-1].sealed_ms
+        self._segments = [segment for segment in self._segments if segment not in others]
+        return [
+            *(path for segment in others for path in self._files_of(segment)),
+            first.path(JOINED_SUFFIX),
+        ]
 
     def drop_emptied(self, segment: Segment) -> list[str]:
         """Forget a sealed segment with nothing in it; returns the files to remove."""

@@ -2,8 +2,9 @@
 
 Flow:   `COMPACTED` is how far a partition has been compacted: the compactor writes it at the end of each pass, and reads
         it when it first looks at a partition. `SAFE` is how far its records are on the disk for certain: a partition
-        writes it now and then, and recovery reads it when it finds a hole.
-Shape:  a file with that name, big endian: magic u32, "LVC1" or "LVS1" | crc u32 of the rest | offset u64
+        writes it now and then, and recovery reads it when it finds a hole. `joined` is of one segment: up to where
+        others are part of it now (see `rewrite`).
+Shape:  a file with that name, big endian: magic u32, "LVC1", "LVS1" or "LVJ1" | crc u32 of the rest | offset u64
 Why:    Nothing in a segment says whether a later one has the same key, or whether what stands there was synced when the
         process ended. Never trusted: what is not whole is 0, which means one pass more, or one sign less
         that a hole is damage. It is written in place for the same reason.
@@ -19,6 +20,7 @@ import google_crc32c
 
 from broker.storage.file import Files, Handles
 from broker.storage.log import Write
+from broker.storage.segment import JOINED_SUFFIX
 
 _FILE = struct.Struct(">IIQ")
 _OFFSET = struct.Struct(">Q")
@@ -60,3 +62,8 @@ class Noted:
 
 COMPACTED: Final = Noted("compacted", 0x4C564331, sync=True)
 SAFE: Final = Noted("safe", 0x4C565331, sync=False)
+
+
+def joined(base_offset: int) -> Noted:
+    """Of the segment that begins there."""
+    return Noted(f"{base_offset:020d}{JOINED_SUFFIX}", 0x4C564A31, sync=True)

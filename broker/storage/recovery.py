@@ -2,7 +2,7 @@
 
 Flow:   the node opens each log at start, lays the journal over it, and logs the reports.
 Shape:  four passes over a directory
-        1. remove what a rewrite had not finished
+        1. remove what a rewrite had not finished, and finish what it had
         2. take each segment: by its index if that fits, else by a scan that checks every batch
         3. cut the end of the last segment back to its last whole batch
         4. lay the journal over, read the settlements, and raise `next_offset` over every offset that was
@@ -32,12 +32,14 @@ from broker.storage.errors import CorruptLog, DiskFull
 from broker.storage.file import Files, Handles
 from broker.storage.index import Index
 from broker.storage.journal import Entry
-from broker.storage.log import SEGMENT_SIZE_MAX, Log, remove_files
-from broker.storage.noted import SAFE
+from broker.storage.log import OFFSET_MAX, SEGMENT_SIZE_MAX, Log, remove_files
+from broker.storage.noted import SAFE, joined
 from broker.storage.scan import Part, walk
 from broker.storage.segment import (
+    COMPANION_SUFFIXES,
     CUT_SUFFIX,
     INDEX_SUFFIX,
+    JOINED_SUFFIX,
     LOG_SUFFIX,
     PRODUCERS_SUFFIX,
     REWRITE_SUFFIX,
@@ -93,10 +95,7 @@ def open_log(
     by one, so that offsets that are missing must be known; a compacted log is full of them. If they are not, the
     offsets of what was not compacted yet are dense. `syncs` says that what was confirmed was synced before.
     """
-    names = files.names(directory)
-    for name in names:
-        if name.endswith(REWRITE_SUFFIX):
-            files.remove(f"{directory}/{name}")
+    names = _finish_rewrites(files, reader, directory)
     journaled = [batch for entry in journal for batch in entry.batches if not batch.transient]
     safe = 0 if settles else SAFE.read(files, reader, directory)
     opening = _Opening(files, reader, directory, journaled, settles, syncs, safe)
@@ -106,13 +105,13 @@ def open_log(
     if begun and not bases:
         files.sync_directory(directory)  # offsets begin anew: settlements of old ones must not come back
     segments = []
-    for base in bases:
+    for base, following in itertools.pairwise((*bases, OFFSET_MAX)):
         segment = Segment(directory, base, base, sealed=base != bases[-1])
         if not (segment.sealed and _take_index(opening, segment)):
-            _scan(opening, segment)
+            _scan(opening, segment, following)
         segments.append(segment)
     next_offset = segments[-1].next_offset if segments else 0
-    log = Log(id, directory, reader, segments, next_offset, segment_size_max)
+    log = Log(id, directory, reader, segments, next_offset, segment_size_max, settles=settles)
     log.begun = begun
     _remove_orphans(files, reader, log, names, (INDEX_SUFFIX, PRODUCERS_SUFFIX))
     _lay_over(files, log, journaled)
@@ -130,6 +129,38 @@ def open_log(
     return log, report
 
 
+def _finish_rewrites(files: Files, reader: Handles, directory: str) -> list[str]:
+    """Remove what has not happened yet, and go on with what has; returns the names that are there then."""
+    names = files.names(directory)
+    for name in names:
+        base = _base_of(name, JOINED_SUFFIX)
+        if base is not None:
+            _finish_joining(files, reader, directory, base, names)
+    for name in files.names(directory):
+        if name.endswith(REWRITE_SUFFIX):
+            files.remove(f"{directory}/{name}")
+    return files.names(directory)
+
+
+def _finish_joining(files: Files, reader: Handles, directory: str, first: int, names: list[str]) -> None:
+    """The steps behind that in which `.joined` was written; if that was not finished, it goes."""
+    note = joined(first)
+    inside = range(first + 1, note.read(files, reader, directory))
+    removed = [f"{directory}/{note.name}"]
+    if inside:
+        segment = Segment(directory, first, first)
+        if f"{first:020d}{REWRITE_SUFFIX}" in names:
+            files.rename(segment.path(REWRITE_SUFFIX), segment.path(LOG_SUFFIX))
+        files.sync_directory(directory)
+        suffixes = (LOG_SUFFIX, *COMPANION_SUFFIXES)
+        removed += [
+            f"{directory}/{name}"
+            for name in names
+            if any(_base_of(name, suffix) in inside for suffix in suffixes)
+        ]
+    remove_files(files, reader, removed)
+
+
 def _base_of(name: str, suffix: str) -> int | None:
     """The base offset in a file's name; None for a file of another kind."""
     base = name.removesuffix(suffix)
@@ -137,7 +168,7 @@ def _base_of(name: str, suffix: str) -> int | None:
 
 
 def mend(files: Files, reader: Handles, log: Log, error: CorruptLog) -> tuple[Report, int]:
-    """Have `read` pass over what it stumbled over; returns how many live records are lost, too.
+    """Have `read` pass over what it stumbled over; returns how many live records are lost, at most, too.
 
     The file stays as it is, as a thread may be writing to it: the next recovery will do more.
     """
@@ -175,6 +206,8 @@ def _give_up(log: Log, segment: Segment, octets: range, due: int, following: int
         being_written = (batch.base_offset for where, batch in log.being_written if where is segment)
         following = next(being_written, segment.next_offset)
     gone = range(due, following)
+    if not log.settles:
+        return len(gone)
     return segment.settle(gone) if gone else 0
 
 
@@ -205,7 +238,7 @@ def _take_index(opening: _Opening, segment: Segment) -> bool:
     return True
 
 
-def _scan(opening: _Opening, segment: Segment) -> None:
+def _scan(opening: _Opening, segment: Segment, stop: int) -> None:
     """Take the batches that are sound, and leave nothing else in the file."""
     files, reader, report = opening.files, opening.reader, opening.report
     path = segment.path(LOG_SUFFIX)
@@ -214,7 +247,7 @@ def _scan(opening: _Opening, segment: Segment) -> None:
     sound: list[range | Batch] = []
     end = len(octets)
     rewrite = False
-    for part in walk(octets, segment.base_offset):
+    for part in walk(octets, segment.base_offset, stop):
         if part.batch is not None:
             _take(segment, part.batch, opening.settles)
             sound.append(range(part.at, part.end))

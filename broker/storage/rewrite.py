@@ -3,7 +3,7 @@
 Flow:   a log says which segment is sparse, or a compactor which is dirty; the owner says what of a batch to
         keep; a thread does the work while the log goes on, and the log takes the result over (`Log.rewritten`).
 Shape:  `<base offset>.rewrite` beside the segment, until it takes its place. Offsets stay what they were.
-Limits: one segment in memory.
+Limits: a piece of a segment in memory, and a batch.
 
 Steps, and what is there if the process dies behind them:
 1. a thread writes `.rewrite` and syncs it   recovery removes it: nothing has happened
@@ -12,12 +12,20 @@ Steps, and what is there if the process dies behind them:
    dead letter's copy before its original    not hold, and are passed over
 3. the loop removes the segment's index      an index that does not fit the size is made anew
 The loop does the renaming, so that no read of its own comes between the file and what it knows of it.
+
+Neighbours become one in the same way, and one step is more:
+1. a thread writes `.rewrite` of the first, and syncs it and its name     nothing has happened
+2. it writes `.joined`, with where the last one ends, and syncs that      recovery does what is missing of 3 to 5:
+3. the loop renames `.rewrite` to the first one's `.log`                  the new file is whole, and has all that the
+4. a thread removes the files of the others, and syncs the directory      others had
+5. it removes `.joined`, and syncs the directory                          another `.rewrite` must not be taken for this
 """
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
@@ -53,24 +61,24 @@ class Rewritten:
         self.max_timestamp = max(self.max_timestamp, batch.max_timestamp)
 
 
-def rewrite(handles: Handles, segment: Segment, live: list[range], keep: Keep) -> Rewritten:
-    """Do step 1. `live` are the ascending ranges of offsets that lived when it began.
+def rewrite(handles: Handles, segments: Sequence[Segment], live: list[range], keep: Keep) -> Rewritten:
+    """Do step 1, with one segment or with neighbours that become one. `live` are the ascending ranges of offsets that
+    lived when it began.
 
-    Raises CorruptLog if the segment cannot be read whole, and what `keep` raises: what was written until then
+    Raises CorruptLog if a segment cannot be read whole, and what `keep` raises: what was written until then
     is for the caller to remove; DiskFull, SyncFailed.
     """
-    path = segment.path(LOG_SUFFIX)
-    octets = handles.read(path, 0, segment.readable_size)
-    out = _Output(handles, segment.path(REWRITE_SUFFIX))
-    result = Rewritten()
+    first = segments[0]
+    out = _Output(handles, first.path(REWRITE_SUFFIX))
+    result = Rewritten(changed=len(segments) > 1)
     at = 0
-    for batch in read_batches(path, octets):
+    for batch in itertools.chain.from_iterable(read_batches(handles, segment) for segment in segments):
         inside = _inside(live, batch)
         kept = keep(batch, inside) if inside else []
         if not result.changed and kept != [batch]:  # they are what they were, or others: none compares equal
             result.changed = True
             for start in range(0, at, _PIECE_SIZE):
-                out.add([octets[start : min(start + _PIECE_SIZE, at)]])
+                out.add([handles.read(first.path(LOG_SUFFIX), start, min(_PIECE_SIZE, at - start))])
         for one in kept:
             result.add(one)
             if result.changed:
@@ -81,15 +89,25 @@ def rewrite(handles: Handles, segment: Segment, live: list[range], keep: Keep) -
     return result
 
 
-def read_batches(path: str, octets: bytes) -> Iterator[Batch]:
-    """Of a whole segment. Raises CorruptLog."""
-    at = 0
-    while at < len(octets):
-        if reason := batches.problem(octets, at):
-            raise CorruptLog(path, at, reason)
-        batch = batches.decode(octets, at)
-        at += batch.size
-        yield batch
+def read_batches(handles: Handles, segment: Segment) -> Iterator[Batch]:
+    """Of a whole segment, in pieces. Raises CorruptLog."""
+    path, end = segment.path(LOG_SUFFIX), segment.readable_size
+    position = 0
+    while position < end:
+        octets = handles.read(path, position, min(_PIECE_SIZE, end - position))
+        whole = batches.whole_size(octets, 0)
+        if len(octets) < whole <= end - position:
+            octets = handles.read(path, position, whole)
+        at = 0
+        while (whole := batches.whole_size(octets, at)) and at + whole <= len(octets):
+            if reason := batches.problem(octets, at):
+                raise CorruptLog(path, position + at, reason)
+            batch = batches.decode(octets, at)
+            at += whole
+            yield batch
+        if not at:
+            raise CorruptLog(path, position, "cut short")
+        position += at
 
 
 class _Output:

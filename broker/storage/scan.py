@@ -26,7 +26,10 @@ class Part(NamedTuple):
 
 
 def walk(octets: bytes, due: int, stop: int = OFFSET_MAX) -> Iterator[Part]:
-    """What lies in a segment's file whose first offset is `due` or behind it, and whose last lies before `stop`."""
+    """What lies in a segment's file whose first offset is `due` or behind it, and whose last lies before `stop`.
+
+    Where that is not known, offsets cannot be far from each other.
+    """
     at = 0
     bounds = range(due, stop)
     while at < len(octets):
@@ -53,9 +56,8 @@ def _problem(octets: bytes, at: int, due: int, bounds: range) -> str:
     span = batches.span(octets, at)
     if span.base_offset < due:
         return f"base offset {span.base_offset} where at least {due} is due"
-    if span.next_offset > bounds.stop or (
-        due > bounds.start and span.base_offset - due > SEGMENT_OFFSETS_MAX
-    ):
+    far = due > bounds.start and span.base_offset - due > SEGMENT_OFFSETS_MAX
+    if span.next_offset > bounds.stop or (far and bounds.stop == OFFSET_MAX):
         return f"base offset {span.base_offset} where {due} or little more is due"
     if span.base_offset > due and _goes_back(octets, at + span.size, range(due, span.next_offset)):
         return f"base offset {span.base_offset} where {due} is due, and the next one is less"

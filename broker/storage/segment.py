@@ -3,7 +3,8 @@
 Flow:   a log owns segments; recovery makes them from files.
 Shape:  `<base offset, 20 digits>.log` holds batches one after another; beside it `.settled` holds what
         was settled of them and, once sealed, `.index` where they are. `ls` sorts them. `.rewrite` is a
-        file that is not finished yet, `.cut` what recovery took out. A partition has `.producers` beside, too:
+        file that is not finished yet, `.joined` says that it is and which segments it replaces, `.cut` is what
+        recovery took out. A partition has `.producers` beside, too:
         what was known of its producers before this segment.
 """
 
@@ -19,6 +20,7 @@ LOG_SUFFIX = ".log"
 INDEX_SUFFIX = ".index"
 SETTLED_SUFFIX = ".settled"
 REWRITE_SUFFIX = ".rewrite"
+JOINED_SUFFIX = ".joined"
 CUT_SUFFIX = ".cut"
 PRODUCERS_SUFFIX = ".producers"
 # Files that are of no use without the segment.

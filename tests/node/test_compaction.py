@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -322,7 +324,7 @@ def test_the_dirtiest_comes_first_and_each_in_its_turn():
     topic.node.commit()
     topic.twin.compact(topic.compacted_to, topic.node.clock.now)
     topic.check()
-    assert other.log.segments[0].base_offset == 1
+    assert [segment.records for segment in other.log.segments] == [1, 1]
 
 
 @pytest.mark.parametrize("policy", ["compact,delete", "delete,compact"])
@@ -415,6 +417,74 @@ def test_long_keys_are_told_apart(found, keys_max):
     topic.check()
 
 
+# ---- joining ----
+
+
+def test_small_neighbours_become_one_of_a_segments_size():
+    topic = CompactedTopic(joins=True)
+    for number in range(20):
+        topic.fill((b"key %d" % number, b"x" * 30), (b"again", b"%d" % number))
+    topic.roll()
+    assert len(topic.partition.log.segments) == 21
+    topic.compact()
+    topic.check()
+    assert len(topic.partition.log.segments) == 6  # four have room in one
+    for _ in range(3):
+        topic.roll()
+        topic.compact()
+        topic.check()
+    sizes = [segment.size for segment in topic.partition.log.segments[:-1]]
+    assert max(sizes) <= 500
+    assert not [1 for one, other in itertools.pairwise(sizes) if one + other < 250]
+    assert [name.partition(".")[2] for name in topic.files("")].count("joined") == 0
+    segments = [(each.base_offset, each.next_offset, each.size) for each in topic.partition.log.segments]
+    for again in (topic.kill(), topic.restart()):
+        again.check()
+        assert [
+            (each.base_offset, each.next_offset, each.size) for each in topic.partition.log.segments
+        ] == segments
+
+
+def test_a_join_spans_more_offsets_than_a_segment_that_is_written():
+    topic = CompactedTopic(joins=True)
+    topic.append((b"a", b"1"))
+    topic.partition.next_offset += 3 << 20  # what was there is gone
+    topic.fill((b"b", b"1"))
+    topic.partition.next_offset += 3 << 20
+    topic.fill((b"c", b"1"))
+    topic.append((b"d", b"1"))
+    topic.compact()
+    assert len(topic.partition.log.segments) == 2
+    for name in topic.files(".index"):
+        topic.node.files.remove(f"{topic.partition.log.directory}/{name}")
+    topic.kill()
+    topic.check()
+    path = topic.partition.log.segments[0].path(".log")
+    octets = topic.node.files.octets(path)
+    topic.node.files.put(path, octets.replace(b"b", b"B"))
+    topic.node.node._reader.close()
+    assert len(topic.partition.batches(0, 1)) == 1
+    assert len(topic.partition.batches(1, 1)) == 1
+    assert [each.key for each in topic.stored()] == [b"a", b"c", b"d"]
+    assert not topic.partition.log.segments[0].settled._beyond  # what is lost costs nothing
+
+
+def test_where_the_partition_begins_is_not_joined_away():
+    topic = CompactedTopic(joins=True)
+    topic.fill((b"x", b"1"), (b"y", b"1"))
+    topic.fill((b"x", b"2"))
+    topic.partition.move_start(1)  # it is noted beside the second segment
+    del topic.twin.records[0]
+    topic.node.finish()
+    topic.fill((b"a", b"2"))
+    topic.append((b"b", b"2"))
+    topic.compact()
+    assert len(topic.partition.log.segments) == 3
+    for again in (topic, topic.kill(), topic.restart()):
+        assert again.partition.start_offset == 1
+        again.check()
+
+
 # ---- anything in any order ----
 
 keys = st.sampled_from([b"a", b"b", b"c", b"a key that is longer than a hash", b""]) | st.none()
@@ -433,10 +503,15 @@ happenings = (
 )
 
 
-@given(st.lists(happenings, max_size=40), st.sampled_from([2, 4, 1000]), st.sampled_from([0, 1000, DAY_MS]))
+@given(
+    st.lists(happenings, max_size=40),
+    st.sampled_from([2, 4, 1000]),
+    st.sampled_from([0, 1000, DAY_MS]),
+    st.booleans(),
+)
 @settings(max_examples=150, deadline=None)
-def test_a_partition_and_its_naive_twin(happened, keys_max, retention_ms):
-    topic = CompactedTopic(delete_retention_ms=retention_ms)
+def test_a_partition_and_its_naive_twin(happened, keys_max, retention_ms, joins):
+    topic = CompactedTopic(joins=joins, delete_retention_ms=retention_ms)
     sequences = {1: 0, 2: 0}
     for what, *how in happened:
         topic.compactor.keys_max = keys_max

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import count
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,7 @@ from broker.kafka import records
 from broker.storage.errors import DiskFull
 from compacted_topic import CompactedTopic, latest
 from fakes import PowerFailed
+from stepped_node import SteppedNode
 
 # ---- producers ----
 
@@ -127,8 +130,9 @@ def test_how_far_it_is_compacted_is_not_forgotten():
     topic.check()
 
 
-def test_a_pass_in_progress_does_not_hold_up_the_end():
-    topic = CompactedTopic()
+@pytest.mark.parametrize("joins", [True, False])
+def test_a_pass_in_progress_does_not_hold_up_the_end(joins):
+    topic = CompactedTopic(joins=joins)
     topic.fill((b"a", b"1"), (b"a", b"2"))
     topic.fill((b"a", b"3"))
     topic.roll()
@@ -197,8 +201,9 @@ def test_what_is_being_sealed_is_left_alone():
     assert [each.offset for each in topic.stored()] == [1, 2]
 
 
-def test_readers_see_the_same_at_every_step():
-    topic = CompactedTopic()
+@pytest.mark.parametrize("joins", [True, False])
+def test_readers_see_the_same_at_every_step(joins):
+    topic = CompactedTopic(joins=joins)
     for number in range(5):
         topic.fill((b"a", b"%d" % number), (b"b", b"1"), (b"%d" % number, None))
     topic.tidy()
@@ -210,9 +215,10 @@ def test_readers_see_the_same_at_every_step():
     topic.check()
 
 
-def test_a_topic_that_is_deleted_during_a_pass():
+@pytest.mark.parametrize("joins", [True, False])
+def test_a_topic_that_is_deleted_during_a_pass(joins):
     for steps in count():
-        topic = CompactedTopic()
+        topic = CompactedTopic(joins=joins)
         topic.fill((b"a", b"1"), (b"b", b"1"))
         topic.fill((b"a", b"2"), (b"b", b"2"))
         topic.append((b"a", b"3"))
@@ -232,9 +238,10 @@ def test_a_topic_that_is_deleted_during_a_pass():
     assert steps > 3
 
 
-def test_retention_takes_segments_away_during_a_pass():
+@pytest.mark.parametrize("joins", [True, False])
+def test_retention_takes_segments_away_during_a_pass(joins):
     for steps in count():
-        topic = CompactedTopic()
+        topic = CompactedTopic(joins=joins)
         topic.fill((b"a", b"1"))
         topic.fill((b"b", b"1"))
         topic.fill((b"a", b"2"))
@@ -248,7 +255,8 @@ def test_retention_takes_segments_away_during_a_pass():
         topic.tidy()
         topic.node.finish()
         assert latest(topic.stored()) == latest(topic.appended[2:])
-        assert topic.partition.log.segments[0].base_offset == 2
+        if not joins:
+            assert topic.partition.log.segments[0].base_offset == 2
         topic.node.abandon()
         if ended:
             break
@@ -274,6 +282,30 @@ def test_a_full_disk_is_waited_for(caplog):
     assert topic.compact() == 0  # not at once
     topic.pass_time(60_000)
     assert topic.compact() == 3
+    topic.check()
+
+
+@pytest.mark.parametrize("suffix", [".rewrite", ".joined"])
+def test_no_room_for_what_joins_segments_leaves_nothing_of_it(suffix):
+    topic = scene(joins=True)
+    files = topic.node.files
+
+    def full(step: str, path: str) -> DiskFull | None:
+        return (
+            DiskFull(f"{path}: No space left on device")
+            if path.endswith(suffix) and step == "write"
+            else None
+        )
+
+    files.fail = full
+    topic.tidy()
+    topic.node.commit()
+    assert topic.compacted_to == 0
+    assert topic.files(".rewrite") == topic.files(".joined") == []
+    files.fail = lambda step, path: None
+    topic.pass_time(60_000)
+    assert topic.compact() == 9
+    assert topic.files(".log") == [f"{0:020d}.log", f"{9:020d}.log"]
     topic.check()
 
 
@@ -342,7 +374,7 @@ def lose_power(topic: CompactedTopic, after: int) -> bool:
     return True
 
 
-def scene(**configs: object) -> CompactedTopic:
+def scene(**configs: Any) -> CompactedTopic:
     """Three sealed segments: one of which nothing, one of which something, and one of which all stays."""
     topic = CompactedTopic(**configs)
     topic.fill((b"a", b"1"), (b"b", b"1"), (b"c", b"1"))
@@ -350,6 +382,46 @@ def scene(**configs: object) -> CompactedTopic:
     topic.fill((b"a", b"3"), (b"d", b"1"), (b"last", b""))
     topic.append((b"e", b"1"))
     return topic
+
+
+def test_a_crash_at_any_step_of_a_pass_that_joins():
+    """All three become one: what it had before, or what it has behind that, and never both."""
+
+    def play() -> CompactedTopic:
+        topic = scene(joins=True)
+        topic.tidy()
+        return topic
+
+    assert {*crash_at_any_step(play)} == {10, 6}
+
+
+def test_a_crash_in_recovery_from_a_crash_in_a_pass_that_joins():
+    """And once more, and in another pass that joins what was joined."""
+
+    def crashed(seed: int) -> Iterator[CompactedTopic]:
+        for after in count():
+            topic = scene(joins=True)
+            topic.tidy()
+            ended = lose_power(topic, after)
+            topic.node.abandon()
+            for again in range(12):
+                files = topic.node.files.crash(seed)
+                files.power_fails_after = files.steps + again
+                with suppress(PowerFailed):
+                    SteppedNode(files, topic.node.definitions, now_ms=topic.node.clock.now).abandon()
+                topic._became(
+                    SteppedNode(files.crash(seed + 1), topic.node.definitions, now_ms=topic.node.clock.now)
+                )
+                yield topic
+                topic.node.abandon()
+            if ended:
+                return
+
+    for seed in range(3):
+        for topic in crashed(seed):
+            found = topic.stored()
+            assert len(found) in (10, 6)
+            assert latest(found) == latest(topic.appended)
 
 
 def test_a_crash_at_any_step_of_a_pass():
@@ -389,11 +461,12 @@ def crash_at_any_step(play: Callable[[], CompactedTopic]) -> Iterator[int]:
         topic.restart().check()
 
 
-def test_what_was_deleted_does_not_come_back_when_the_tombstone_has_gone():
+@pytest.mark.parametrize("joins", [True, False])
+def test_what_was_deleted_does_not_come_back_when_the_tombstone_has_gone(joins):
     """The first pass is cut short, and so is the next, which lets tombstones go that the first has marked."""
 
     def first() -> CompactedTopic:
-        topic = CompactedTopic(delete_retention_ms=0)
+        topic = CompactedTopic(joins=joins, delete_retention_ms=0)
         topic.fill((b"a", b"1"), (b"b", b"1"))
         topic.fill((b"a", None), (b"c", b"1"))
         topic.append((b"b", b"2"))
@@ -425,10 +498,11 @@ def test_what_was_deleted_does_not_come_back_when_the_tombstone_has_gone():
             assert b"a" not in [each.key for each in topic.stored()]
 
 
-def test_killed_at_any_step_of_a_pass_and_then_the_power_fails():
+@pytest.mark.parametrize("joins", [True, False])
+def test_killed_at_any_step_of_a_pass_and_then_the_power_fails(joins):
     steps = 0
     while True:
-        topic = scene(delete_retention_ms=0)
+        topic = scene(joins=joins, delete_retention_ms=0)
         topic.tidy()
         for _ in range(steps):
             topic.node.work()
@@ -442,4 +516,4 @@ def test_killed_at_any_step_of_a_pass_and_then_the_power_fails():
         if ended:
             break
         steps += 1
-    assert steps > 5
+    assert steps > (3 if joins else 5)

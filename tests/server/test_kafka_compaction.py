@@ -26,7 +26,7 @@ def batch(number: int, *pairs: tuple[bytes, bytes | None], **options: Any) -> by
 
 
 async def filled(broker: KafkaHere, codec: int) -> KafkaClient:
-    """Two compacted segments, of which only offsets 3, 5, 6 and 7 are left, and one with 8."""
+    """Two segments that are compacted into one, of which only offsets 3, 5, 6 and 7 are left, and one with 8."""
     wire = await broker.dial()
     await wire.create(NAME, configs=CONFIGS)
     partition = broker.node.topics.topic("/", NAME).partitions[0]
@@ -42,7 +42,7 @@ async def filled(broker: KafkaHere, codec: int) -> KafkaClient:
         partition.log.roll_due = number in (2, 4)
         assert (await wire.produce(NAME, octets))["error_code"] == ErrorCode.NONE
     broker.node.topics.tidy(broker.node.clock.now_ms())
-    await until(lambda: all(segment.records < 4 for segment in partition.log.segments))
+    await until(lambda: [segment.records for segment in partition.log.segments] == [4, 1])
     return wire
 
 

@@ -1,8 +1,16 @@
 """A segment written anew: with what lives, at the same offsets. (Crashes within: `test_log_machine`.)"""
 
+import itertools
+import socket
+from contextlib import suppress
+
 import pytest
 
+from broker.storage import batch as batches
+from broker.storage import recovery
 from broker.storage.errors import CorruptLog
+from broker.storage.file import Disk
+from broker.storage.log import remove_files
 from broker.storage.rewrite import rewrite
 from fakes import PowerFailed
 from log_owner import DIRECTORY, LogOwner, contents, keep
@@ -39,7 +47,7 @@ def test_only_what_lives_is_left_where_it_was():
 def test_what_is_settled_meanwhile_stays_settled():
     owner = sparse()
     segment = owner.log.sparse()
-    result = rewrite(owner.handles, segment, [range(2, 3)], keep)
+    result = rewrite(owner.handles, [segment], [range(2, 3)], keep)
     owner.settle(range(2, 3))
     owner.commit()
     owner.log.rewritten(owner.files, segment, result)
@@ -62,7 +70,7 @@ def test_a_damaged_segment_is_not_written_anew():
     owner.files.put(LOG, owner.files.octets(LOG).replace(b"1:2;", b"1:3;"))
     owner.handles.close()
     with pytest.raises(CorruptLog, match=f"{LOG} at octet 0: crc"):
-        rewrite(owner.handles, owner.log.segments[0], [range(2, 3)], keep)
+        rewrite(owner.handles, [owner.log.segments[0]], [range(2, 3)], keep)
     assert REWRITE not in owner.files.paths()
 
 
@@ -88,7 +96,7 @@ def test_a_segment_that_would_be_the_same_again_is_not_written():
     owner = sparse()
     segment = owner.log.segments[0]
     steps = owner.files.steps
-    result = rewrite(owner.handles, segment, [range(8)], lambda batch, live: [batch])
+    result = rewrite(owner.handles, [segment], [range(8)], lambda batch, live: [batch])
     assert (result.changed, result.size, result.records) == (False, segment.size, segment.records)
     assert owner.files.steps == steps
 
@@ -105,7 +113,7 @@ def test_what_lies_before_the_first_change_is_written_as_it_is():
     assert segment.size > 2 << 20
     result = rewrite(
         owner.handles,
-        segment,
+        [segment],
         [range(segment.next_offset)],
         lambda batch, live: [batch] if batch.base_offset != 90_000 else [],
     )
@@ -120,9 +128,39 @@ def test_what_stays_of_a_batch_follows_what_stayed_of_others():
     first, second = owner.log.read(0)[:2]
     result = rewrite(
         owner.handles,
-        segment,
+        [segment],
         [range(8)],
         lambda batch, live: [] if batch.base_offset == first.base_offset else [batch],
     )
     assert owner.files.octets(REWRITE) == b"".join(second.buffers)
     assert result.index.position(second.base_offset) == 0
+
+
+def test_who_sends_a_part_of_a_segment_goes_on_when_it_is_part_of_another(tmp_path):
+    disk = Disk()
+    handles, reader = disk.handles(8), disk.handles(8)
+    log, _ = recovery.open_log(disk, reader, 1, str(tmp_path), segment_size_max=100_000, settles=False)
+    for offset in range(3):
+        log.roll_due = True
+        batch = batches.encode(offset, 1, [bytes([65 + offset]) * 80_000])
+        for write in itertools.chain(*log.write([batch], [])):
+            write.carry_out(disk, handles)
+        log.written()
+    old = [log.share_octets(offset, 80_000) for offset in range(2)]
+    expected = [disk.handles(1).read(segment.path(".log"), 0, 90_000) for segment in log.segments[:2]]
+    group = list(log.segments[:2])
+    result = rewrite(handles, group, [range(2)], lambda batch, live: [batch] if batch.base_offset else [])
+    remove_files(disk, handles, log.joined(disk, group, result))
+    assert [len(log.read(offset)) for offset in range(3)] == [1, 1, 1]
+    assert disk.names(str(tmp_path)) == [f"{0:020d}.log", f"{2:020d}.log"]
+    for part, octets in zip(old, expected, strict=True):
+        here, there = socket.socketpair()
+        with here, there:
+            here.settimeout(5)
+            there.setblocking(False)
+            received = b""
+            while len(received) < len(octets):
+                with suppress(BlockingIOError):
+                    part.send(there.fileno())
+                received += here.recv(1 << 20)
+        assert received == octets

@@ -12,10 +12,11 @@ import itertools
 from broker.storage import batch as batches
 from broker.storage import recovery
 from broker.storage.batch import Batch
-from broker.storage.log import Log, remove_files
+from broker.storage.log import Log
 from broker.storage.recovery import Report
 from broker.storage.rewrite import rewrite
 from broker.storage.settlements import Settlement, settlement
+from broker.storage.write import remove_files
 from fakes import FakeFiles
 
 DIRECTORY = "/data/queues/1"

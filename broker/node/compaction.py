@@ -47,10 +47,10 @@ from broker.node.worker import Problem
 from broker.storage.batch import Batch
 from broker.storage.errors import CorruptLog, DiskFull
 from broker.storage.file import Files, Handles
-from broker.storage.log import Write, index_write, remove_files
 from broker.storage.noted import COMPACTED, joined
 from broker.storage.rewrite import Rewritten, read_batches, rewrite
 from broker.storage.segment import INDEX_SUFFIX, JOINED_SUFFIX, REWRITE_SUFFIX, Segment
+from broker.storage.write import Write, index_write, remove_files
 
 logger = logging.getLogger("broker.node")
 

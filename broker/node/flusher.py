@@ -30,8 +30,8 @@ from broker.node.definitions import Change, DefinitionStore
 from broker.node.worker import Job, MakeWorker, Rewrite, Step, Worker
 from broker.storage import journal
 from broker.storage.file import Files
-from broker.storage.log import Write
 from broker.storage.segment import Segment
+from broker.storage.write import Write
 
 if TYPE_CHECKING:
     from broker.node.store import Store

@@ -47,7 +47,8 @@ from broker.node.worker import MakeWorker, Worker
 from broker.storage import journal, recovery
 from broker.storage.errors import DiskFull, StorageError
 from broker.storage.file import Disk, Files
-from broker.storage.log import SEGMENT_SIZE_MAX, Log
+from broker.storage.log import Log
+from broker.storage.segment import SEGMENT_SIZE_MAX
 
 logger = logging.getLogger("broker.node")
 

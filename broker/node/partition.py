@@ -23,6 +23,7 @@ from broker.model.errors import OffsetOutOfRange
 from broker.model.producer import Producers
 from broker.model.topic import TopicSettings
 from broker.node import snapshots, times
+from broker.node.retention import first_kept
 from broker.node.tail import Tail, TailLimit, octets_of, owned
 from broker.node.times import Timed
 from broker.storage import batch as batches
@@ -30,10 +31,11 @@ from broker.storage import journal, recovery
 from broker.storage.batch import Batch
 from broker.storage.errors import CorruptLog, DiskFull, SyncFailed
 from broker.storage.file import FileRange, Files, Handles
-from broker.storage.log import Log, Write
+from broker.storage.log import Log
 from broker.storage.noted import SAFE
 from broker.storage.segment import LOG_SUFFIX, SETTLED_SUFFIX, Segment
 from broker.storage.settlements import Settlement
+from broker.storage.write import Write
 
 if TYPE_CHECKING:
     from broker.node.flusher import Commit, Flusher
@@ -374,41 +376,11 @@ class Partition:
         if self.log.size and now_ms - self._began_ms >= roll_ms:
             self.log.roll_due = True
         if settings.deletes:
-            start = max(self._too_old(now_ms), self._too_much())
+            start = first_kept(self.log, settings, now_ms, self._appended_ms, self.high_watermark)
             if start > self.start_offset:
                 self.move_start(start)
                 return
         self._drop_before(self.start_offset)
-
-    def _too_old(self, now_ms: int) -> int:
-        """The first offset that is kept. The last segment is old as a whole or not at all, and then not used on."""
-        kept = 0
-        if self.settings.retention_ms < 0:
-            return kept
-        segments = self.log.segments
-        for segment in segments:
-            if self._latest(segment) >= now_ms - self.settings.retention_ms:
-                break
-            kept = segment.next_offset
-        else:
-            self.log.roll_due = bool(segments)
-        return min(kept, self.high_watermark)
-
-    def _latest(self, segment: Segment) -> int:
-        """The time of its newest record; of those that have none, when they came, or were found at start."""
-        return segment.max_timestamp or segment.sealed_ms or self._appended_ms
-
-    def _too_much(self) -> int:
-        if self.settings.retention_bytes < 0:
-            return 0
-        surplus = self.log.size - self.settings.retention_bytes
-        kept = 0
-        for segment in self.log.segments:
-            if surplus < segment.size or segment.next_offset > self.high_watermark:
-                break
-            surplus -= segment.size
-            kept = segment.next_offset
-        return kept
 
     # ---- what the flusher asks for ----
 

@@ -22,8 +22,9 @@ from broker.storage import journal, recovery
 from broker.storage.batch import Batch
 from broker.storage.errors import CorruptLog, SyncFailed
 from broker.storage.file import Files, Handles
-from broker.storage.log import Log, Write
+from broker.storage.log import Log
 from broker.storage.settlements import Settled, Settlement, count_before, settlement
+from broker.storage.write import Write
 
 if TYPE_CHECKING:
     from broker.node.flusher import Flusher

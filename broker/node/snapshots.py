@@ -13,8 +13,9 @@ from typing import Final
 
 from broker.model.producer import CorruptSnapshot, Producers
 from broker.storage.file import Files, Handles
-from broker.storage.log import Log, Write
+from broker.storage.log import Log
 from broker.storage.segment import PRODUCERS_SUFFIX, Segment
+from broker.storage.write import Write
 
 logger = logging.getLogger("broker.node")
 

@@ -6,7 +6,8 @@ from typing import Protocol
 
 from broker.storage.batch import Batch
 from broker.storage.errors import CorruptLog
-from broker.storage.log import Log, Write
+from broker.storage.log import Log
+from broker.storage.write import Write
 
 
 class Store(Protocol):

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 from broker.node.definitions import Change, DefinitionStore
 from broker.storage.errors import CorruptLog, DiskFull
 from broker.storage.file import Files, Handles
-from broker.storage.log import Write, remove_files
 from broker.storage.rewrite import Rewritten, rewrite
 from broker.storage.segment import REWRITE_SUFFIX, Segment
+from broker.storage.write import Write, remove_files
 
 if TYPE_CHECKING:
     from broker.node.flusher import Commit

@@ -12,18 +12,12 @@ Why:    Everything here runs in one thread and touches no file but to read: what
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Final
 
-from broker.storage import batch as batches
 from broker.storage.batch import Batch, Span
-from broker.storage.errors import CorruptLog
 from broker.storage.file import FileRange, Files, Handles
-from broker.storage.index import IndexFile
-from broker.storage.index import encode as encode_index
 from broker.storage.rewrite import Rewritten
 from broker.storage.segment import (
     COMPANION_SUFFIXES,
@@ -31,109 +25,30 @@ from broker.storage.segment import (
     JOINED_SUFFIX,
     LOG_SUFFIX,
     REWRITE_SUFFIX,
+    SEGMENT_OFFSETS_MAX,
+    SEGMENT_SIZE_MAX,
     SETTLED_SUFFIX,
     Segment,
 )
+from broker.storage.segment_reader import SegmentReader
 from broker.storage.settlements import (
     Settlement,
     count_before,
     encode_block,
     settlement,
 )
+from broker.storage.write import Write, index_write
 
-SEGMENT_SIZE_MAX: Final = 16 * 1024 * 1024
-SEGMENT_OFFSETS_MAX: Final = 1 << 20
-# More than a log ever gets to: a million messages a second for 100,000 years.
-OFFSET_MAX: Final = 1 << 62
 _READ_SIZE: Final = 256 * 1024
-# Index entries are 64 KiB apart: so much holds the batch that is looked for, mostly.
-_WALK_SIZE: Final = 64 * 1024
-# Less is read as quickly as it is sent from the file.
-_SHARED_SIZE_MIN: Final = 64 * 1024
 # A segment is worth writing anew when it has this part of its full size, and one in so many records lives.
 _REWRITE_SIZE: Final = 64
 _REWRITE_SHARE: Final = 4
-
-
-@dataclass(slots=True, eq=False)
-class Write:
-    """Octets for one file, to be carried out in the order in which a log handed them out.
-
-    That a segment exists says that the one before it is safe.
-    """
-
-    path: str
-    position: int
-    buffers: list[bytes]
-    sync: bool
-    """They are on the disk when this is done."""
-    created: bool
-    """The file may be new: its name must be safe, too."""
-    behind_unsynced: bool = False
-    """With `sync`, what the file has before them must be on the disk as well, and may not be yet."""
-    last: bool = False
-    """Nothing more comes to this file."""
-
-    def carry_out(self, files: Files, handles: Handles) -> None:
-        """Twice is harmless. Raises DiskFull or SyncFailed."""
-        directory = os.path.dirname(self.path)
-        if self.created:
-            files.make_directory(directory)
-        if self.buffers or not self.position:
-            whole = self.sync and not self.behind_unsynced
-            handles.write(self.path, self.position, self.buffers, sync=whole)
-        if self.sync and self.behind_unsynced:
-            handles.sync(self.path)
-        if self.created:
-            files.sync_directory(directory)
-        if self.last:
-            handles.forget(self.path)
-
-
-def remove_files(files: Files, handles: Handles, paths: list[str]) -> None:
-    """Remove files and, with a slash at the end, directories.
-
-    Without its settlements a segment's messages would be back, and without a word on what was joined so would be
-    what they are part of now: those go when the others are gone for good.
-    """
-    later: list[str] = []
-    for path in paths:
-        handles.forget(path)
-        if path.endswith(("/", SETTLED_SUFFIX, JOINED_SUFFIX)):
-            later.append(path)
-        else:
-            files.remove(path)
-    notes = [path for path in later if not path.endswith("/") and files.size(path) >= 0]
-    for directory in dict.fromkeys(map(os.path.dirname, notes)):
-        files.sync_directory(directory)
-    for path in notes:
-        files.remove(path)
-    for path in notes:
-        if path.endswith(JOINED_SUFFIX):  # nor may it come back itself
-            files.sync_directory(os.path.dirname(path))
-    for path in later:
-        if path.endswith("/"):
-            files.remove_directory(path)
-
-
-def index_write(segment: Segment) -> Write:
-    """The index of a sealed segment, for the next start."""
-    file = IndexFile(
-        segment.base_offset,
-        segment.next_offset,
-        segment.size,
-        segment.records,
-        segment.max_timestamp,
-        segment.index,
-    )
-    return Write(segment.path(INDEX_SUFFIX), 0, [encode_index(file)], False, False, last=True)
 
 
 class Log:
     """An open log. `open_log` in `recovery` makes one from a directory."""
 
     __slots__ = (
-        "_cursor",
         "_reader",
         "segment_size_max",
         "_segments",
@@ -176,12 +91,10 @@ class Log:
         """What is written is on the disk when it is done; otherwise only when its segment is full."""
         self.roll_due = False
         """The next batch begins another segment."""
-        self._reader = reader
+        self._reader = SegmentReader(reader)
         self._segments = segments
         self.segment_size_max = segment_size_max
         self._writing: list[tuple[Segment, Batch]] = []
-        # Where the last read ended: readers mostly go on from there.
-        self._cursor: tuple[Segment | None, int, int] = (None, 0, 0)
 
     # ---- appending and settling ----
 
@@ -296,8 +209,8 @@ class Log:
         return max(at, 0)
 
     def reread(self) -> None:
-        """Segments were changed on disk: forget where in them the last read ended."""
-        self._cursor = (None, 0, 0)
+        """Segments were changed on disk."""
+        self._reader.reread()
 
     # ---- what is known without reading ----
 
@@ -475,7 +388,7 @@ class Log:
         at = self._segment_at(offset)
         while at < len(self._segments):
             segment = self._segments[at]
-            found = self._read_segment(segment, max(offset, segment.base_offset), size_max)
+            found = self._reader.batches(segment, max(offset, segment.base_offset), size_max)
             if found:
                 return found
             at += 1
@@ -493,115 +406,28 @@ class Log:
                     break
         return found
 
-    def _read_segment(self, segment: Segment, offset: int, size_max: int) -> list[Batch]:
-        """From the file alone, and only what was written already."""
-        path = segment.path(LOG_SUFFIX)
-        last_segment, last_offset, position = self._cursor
-        if last_segment is not segment or last_offset != offset:
-            position = segment.index.position(offset)
-        found: list[Batch] = []
-        size = 0
-        want = size_max
-        while size < size_max and (sound := segment.sound_part(position)):
-            octets = self._reader.read(path, sound.start, min(want, len(sound)))
-            at = 0
-            while (whole := batches.whole_size(octets, at)) and at + whole <= len(octets):
-                reason = batches.problem(octets, at) or self._misplaced(segment, octets, at)
-                if reason and found:
-                    return found
-                if reason:
-                    raise CorruptLog(path, sound.start + at, reason)
-                batch = batches.decode(octets, at)
-                if batch.next_offset > offset:
-                    found.append(batch)
-                    size += batch.size
-                at += whole
-            if not at and want >= len(sound):
-                if found:
-                    return found
-                raise CorruptLog(path, sound.start, "cut short")
-            # A batch larger than what was read is read again, whole.
-            want = size_max if at else max(batches.whole_size(octets, 0), 2 * want)
-            position = sound.start + at
-        if found:
-            self._cursor = (segment, found[-1].next_offset, position)
-        return found
-
-    @staticmethod
-    def _misplaced(segment: Segment, octets: bytes, at: int) -> str:
-        """What the crc of a producer's batch does not say: that it belongs there."""
-        span = batches.span(octets, at)
-        if segment.base_offset <= span.base_offset and span.next_offset <= segment.next_offset:
-            return ""
-        return f"base offset {span.base_offset} in a segment up to {segment.next_offset}"
-
     def read_octets(self, offset: int, size_max: int) -> bytes:
         """The file's octets from the batch on that holds `offset`, or the next behind it, unchecked.
 
         About `size_max` of them, with whole batches and a part of another at the end: at least one whole, and of
         one segment only. Empty where no file has anything (yet). Raises CorruptLog where no batch begins.
         """
-        found = self._find_octets(offset, size_max)
-        return self._read_whole(*found) if found is not None else b""
+        found = self._find(offset, size_max)
+        return self._reader.octets(*found) if found is not None else b""
 
     def share_octets(self, offset: int, size_max: int) -> FileRange | bytes:
         """The same as a part of a file, if they are many enough for that to be worth its while."""
-        found = self._find_octets(offset, size_max)
-        if found is None:
-            return b""
-        shared = self._reader.share(*found) if found[2] >= _SHARED_SIZE_MIN else None
-        return shared if shared is not None else self._read_whole(*found)
+        found = self._find(offset, size_max)
+        return self._reader.share(*found) if found is not None else b""
 
-    def _read_whole(self, path: str, position: int, size: int) -> bytes:
-        octets = self._reader.read(path, position, size)
-        if len(octets) < size:
-            raise CorruptLog(path, position, "cut short")
-        return octets
-
-    def _find_octets(self, offset: int, size_max: int) -> tuple[str, int, int] | None:
-        """Path, position and size."""
+    def _find(self, offset: int, size_max: int) -> tuple[Segment, int, int] | None:
+        """Segment, position and size."""
         for segment in self._segments[self._segment_at(offset) :]:
             if segment.readable_size and offset < segment.next_offset:
-                position = segment.index.position(offset)
-                while sound := segment.sound_part(position):
-                    found, position = self._walk(segment, sound, offset)
-                    if found:
-                        size = min(max(size_max, found), sound.stop - position)
-                        return segment.path(LOG_SUFFIX), position, size
+                found = self._reader.find(segment, offset, size_max)
+                if found is not None:
+                    return segment, *found
         return None
-
-    def _walk(self, segment: Segment, sound: range, offset: int) -> tuple[int, int]:
-        """From batch to batch: the size and position of the first behind `offset`, or 0 and how far this came."""
-        position = sound.start
-        for position, span in self._headers(segment, sound, _WALK_SIZE):
-            if span.next_offset > offset:
-                return span.size, position
-            position += span.size
-        return 0, position
-
-    def _headers(self, segment: Segment, sound: range, size_max: int) -> Iterator[tuple[int, Span]]:
-        """What begins within so many octets, at least one; the headers alone are checked, and they alone are read.
-
-        Raises CorruptLog for what cannot be one, and for nothing that `recovery.mend` would take for one.
-        """
-        path = segment.path(LOG_SUFFIX)
-        octets = self._reader.read(path, sound.start, min(len(sound), size_max))
-        at = 0
-        due, end = segment.base_offset, segment.next_offset
-        while len(octets) - at >= batches.HEADER_SIZE:
-            span = batches.span(octets, at)
-            position = sound.start + at
-            if octets[at + batches.MAGIC_AT] != batches.MAGIC or span.size < batches.HEADER_SIZE:
-                raise CorruptLog(path, position, "no header of a batch")
-            if position + span.size > sound.stop:
-                raise CorruptLog(path, position, "cut short")
-            if span.base_offset < due or span.next_offset > end:
-                raise CorruptLog(path, position, f"base offset {span.base_offset} between {due} and {end}")
-            yield position, span
-            due = span.next_offset
-            at += span.size
-        if not at:
-            raise CorruptLog(path, sound.start, "cut short")
 
     def spans_since(self, timestamp: int) -> Iterator[tuple[Segment, int, Span]]:
         """Headers of what the files have, from one on before which every timestamp is smaller: where and what.
@@ -610,12 +436,12 @@ class Log:
         """
         for segment in self._segments:
             if segment.max_timestamp >= timestamp:
-                yield from self._spans(segment, segment.index.position_of_time(timestamp))
+                yield from self._reader.spans(segment, segment.index.position_of_time(timestamp))
 
     def spans_from(self, offset: int) -> Iterator[tuple[Segment, int, Span]]:
         """Headers of what the files have, from the batch that holds `offset` or the next on."""
         for segment in self._segments[self._segment_at(offset) :]:
-            for found in self._spans(segment, segment.index.position(offset)):
+            for found in self._reader.spans(segment, segment.index.position(offset)):
                 if found[2].next_offset > offset:
                     yield found
 
@@ -628,22 +454,16 @@ class Log:
 
     def last_spans(self, segment: Segment) -> Iterator[tuple[Segment, int, Span]]:
         """Headers of what a segment's file has at its end: with the last of all, if it has any."""
-        return self._spans(segment, segment.index.position(self._last_offset(segment)))
+        return self._reader.spans(segment, segment.index.position(self._last_offset(segment)))
 
     def _last_offset(self, segment: Segment) -> int:
         """That the segment's file has."""
         being_written = (batch.base_offset for where, batch in self._writing if where is segment)
         return next(being_written, segment.next_offset) - 1
 
-    def _spans(self, segment: Segment, position: int) -> Iterator[tuple[Segment, int, Span]]:
-        while sound := segment.sound_part(position):
-            for found, span in self._headers(segment, sound, _READ_SIZE):
-                yield segment, found, span
-                position = found + span.size
-
     def batch_at(self, segment: Segment, position: int, size: int) -> bytes:
         """The octets of a batch that `spans_since` or `spans_from` found."""
-        return self._reader.read(segment.path(LOG_SUFFIX), position, size)
+        return self._reader.octets(segment, position, size)
 
     def unsettled(self, batch: Batch) -> list[range]:
         """The offsets of a batch that are not settled."""

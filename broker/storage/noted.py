@@ -19,8 +19,8 @@ from typing import Final
 import google_crc32c
 
 from broker.storage.file import Files, Handles
-from broker.storage.log import Write
 from broker.storage.segment import JOINED_SUFFIX
+from broker.storage.write import Write
 
 _FILE = struct.Struct(">IIQ")
 _OFFSET = struct.Struct(">Q")

@@ -32,7 +32,7 @@ from broker.storage.errors import CorruptLog, DiskFull
 from broker.storage.file import Files, Handles
 from broker.storage.index import Index
 from broker.storage.journal import Entry
-from broker.storage.log import OFFSET_MAX, SEGMENT_SIZE_MAX, Log, remove_files
+from broker.storage.log import Log
 from broker.storage.noted import SAFE, joined
 from broker.storage.scan import Part, walk
 from broker.storage.segment import (
@@ -41,12 +41,15 @@ from broker.storage.segment import (
     INDEX_SUFFIX,
     JOINED_SUFFIX,
     LOG_SUFFIX,
+    OFFSET_MAX,
     PRODUCERS_SUFFIX,
     REWRITE_SUFFIX,
+    SEGMENT_SIZE_MAX,
     SETTLED_SUFFIX,
     Segment,
 )
 from broker.storage.settlements import Blocks, Settlement, decode_blocks, encode_block
+from broker.storage.write import remove_files
 
 _WRITE_HANDLES = 4
 # What is wrong with what was not written.

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from broker.storage import batch as batches
 from broker.storage.batch import Batch
-from broker.storage.log import OFFSET_MAX, SEGMENT_OFFSETS_MAX
+from broker.storage.segment import OFFSET_MAX, SEGMENT_OFFSETS_MAX
 
 
 class Part(NamedTuple):

@@ -11,10 +11,16 @@ Shape:  `<base offset, 20 digits>.log` holds batches one after another; beside i
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from broker.storage.batch import Batch
 from broker.storage.index import Index
 from broker.storage.settlements import Settled
+
+SEGMENT_SIZE_MAX: Final = 16 * 1024 * 1024
+SEGMENT_OFFSETS_MAX: Final = 1 << 20
+# More than a log ever gets to: a million messages a second for 100,000 years.
+OFFSET_MAX: Final = 1 << 62
 
 LOG_SUFFIX = ".log"
 INDEX_SUFFIX = ".index"

@@ -14,8 +14,9 @@ from broker.storage import batch as batches
 from broker.storage import recovery
 from broker.storage.errors import CorruptLog
 from broker.storage.journal import Entry
-from broker.storage.log import OFFSET_MAX, Log
+from broker.storage.log import Log
 from broker.storage.recovery import Report
+from broker.storage.segment import OFFSET_MAX
 from broker.storage.settlements import Settlement, encode_block, settlement
 from fakes import FakeFiles, PowerFailed
 from log_owner import DIRECTORY, LogOwner, contents, record

@@ -7,7 +7,7 @@ from broker.storage import recovery
 from broker.storage.errors import CorruptLog
 from broker.storage.file import Files
 from broker.storage.journal import Entry
-from broker.storage.log import Write, remove_files
+from broker.storage.write import Write, remove_files
 from fakes import FakeFiles
 from log_owner import DIRECTORY, LogOwner, contents, record
 
@@ -109,7 +109,7 @@ def test_what_cannot_be_read_is_said_with_its_place():
     owner = filled(3)
     path = f"{DIRECTORY}/{0:020d}.log"
     owner.files.put(path, owner.files.octets(path).replace(b"1:1;", b"1:9;"))
-    owner.log._reader.close()
+    owner.log._reader.forget(path)
     assert [batch.base_offset for batch in owner.log.read(0)] == [0]
     with pytest.raises(CorruptLog, match=rf"{path} at octet 85: crc ") as raised:
         owner.log.read(1)

@@ -10,8 +10,8 @@ from broker.storage import batch as batches
 from broker.storage import recovery
 from broker.storage.errors import CorruptLog
 from broker.storage.file import Disk
-from broker.storage.log import remove_files
 from broker.storage.rewrite import rewrite
+from broker.storage.write import remove_files
 from fakes import PowerFailed
 from log_owner import DIRECTORY, LogOwner, contents, keep
 

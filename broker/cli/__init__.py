@@ -46,7 +46,7 @@ def serve(
 ) -> None:
     """Run the broker until SIGTERM or Ctrl-C. Flags go over LEVERET_* over the file over defaults."""
     from broker.cli.serve import run
-    from broker.config import ConfigError, read_config
+    from broker.config.reading import ConfigError, read_config
 
     flags = {"data": data, "amqp": amqp, "kafka": kafka, "management": management, "metrics": metrics}
     try:
@@ -59,7 +59,7 @@ def serve(
 @app.command("check-config")
 def check_config(file: Annotated[Path, typer.Argument(help="The file to check.")]) -> None:
     """Say whether a configuration file can be used, and what is wrong if not."""
-    from broker.config import ConfigError, read_config
+    from broker.config.reading import ConfigError, read_config
 
     try:
         settings = read_config(file, {})

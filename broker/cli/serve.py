@@ -15,14 +15,14 @@ from functools import partial
 import trio
 
 from broker import __version__
-from broker.config import (
-    Config,
+from broker.config.layers import (
     amqp_options,
     declarations,
     kafka_options,
     management_options,
     node_options,
 )
+from broker.config.settings import Config
 from broker.node.declarations import apply
 from broker.node.node import Node, open_node
 from broker.server.serve import serve

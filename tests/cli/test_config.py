@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from broker import config
-from broker.config import Config, ConfigError, read_config
+from broker.config import layers
+from broker.config.reading import ConfigError, read_config
+from broker.config.settings import Config, Listeners
 from broker.server.serve import Address
 from process import ROOT
 
@@ -104,7 +105,7 @@ def test_readme_is_right_about_the_settings(right):
         assert name in type(getattr(Config(), table)).model_fields
     for name in re.findall(r"(LEVERET_\w+)=", text):
         assert read_config(None, {name: "1GiB" if "MEMORY" in name else "127.0.0.1:5672"})
-    default = {name: getattr(Config().listeners, name).port for name in config.Listeners.model_fields}
+    default = {name: getattr(Config().listeners, name).port for name in Listeners.model_fields}
     table = dict(re.findall(r"^\| (AMQP|HTTP management|metrics|Kafka) \| (\d+) \|", text, re.MULTILINE))
     assert {name.split()[-1].lower(): int(port) for name, port in table.items()} == default
 
@@ -178,7 +179,7 @@ def test_rabbitmqs_variables_make_the_default_user():
         "RABBITMQ_DEFAULT_PASS": "secret",
         "RABBITMQ_DEFAULT_VHOST": "shop",
     }
-    user = config.declarations(read_config(None, environment)).default_user
+    user = layers.declarations(read_config(None, environment)).default_user
     assert (user.name, user.password, user.tags) == ("alice", "secret", ("administrator",))
     assert [one.vhost for one in user.permissions] == ["shop"]
 
@@ -509,14 +510,14 @@ def test_settings_reach_the_layers(right):
         '[kafka]\nvhost = "v"\nadvertised = "there:1"\nanonymous_user = ""\npartitions = 3\n'
         '[limits]\nconnections = 7\nmemory = "1GiB"\ndisk_free = 5\nsegment_size = "1 MiB"\npartitions = 9\n'
     )
-    node = config.node_options(found)
+    node = layers.node_options(found)
     assert (node.data, node.name, node.memory_limit, node.disk_free_limit) == ("d", "n", 2**30, 5)
     assert (node.segment_size_max, node.partitions_max, node.groups.vhost) == (2**20, 9, "v")
-    amqp = config.amqp_options(found)
+    amqp = layers.amqp_options(found)
     assert (amqp.frame_max, amqp.message_size_max, amqp.transaction_size_max) == (5000, 2**20, 2 * 2**20)
     assert (amqp.connection_max, amqp.loopback_users, amqp.cluster_name) == (7, {"a"}, "n")
-    kafka = config.kafka_options(found)
+    kafka = layers.kafka_options(found)
     assert (kafka.vhost, kafka.advertised_host, kafka.advertised_port) == ("v", "there", 1)
     assert (kafka.anonymous_user, kafka.partitions, kafka.connections_max) == ("", 3, 7)
-    management = config.management_options(found)
+    management = layers.management_options(found)
     assert (management.connection_max, management.loopback_users) == (7, {"a"})

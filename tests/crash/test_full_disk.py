@@ -34,8 +34,8 @@ stop_timeout_s = 1.0
 # What waits when the disk is full finds no room until somebody makes some.
 WITHOUT_RESERVE = """
 from broker.node.node import NodeOptions
-import broker.config
-broker.config.NodeOptions = lambda *given, **named: NodeOptions(*given, **named, reserve_size=0)
+import broker.config.layers
+broker.config.layers.NodeOptions = lambda *given, **named: NodeOptions(*given, **named, reserve_size=0)
 """
 
 

@@ -8,7 +8,8 @@ from contextlib import closing
 import pytest
 import trio
 
-from broker.config import declarations, read_config
+from broker.config.layers import declarations
+from broker.config.reading import read_config
 from broker.node.declarations import apply
 from broker.node.node import NodeOptions, open_node
 from broker.node.passwords import matches

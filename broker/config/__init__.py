@@ -1,0 +1,4 @@
+"""What the broker is told: a TOML file, the environment, and the command line, in rising order.
+
+Flow:   `reading.read_config` gives `settings.Config`; `layers` makes of it what each layer takes.
+"""

@@ -7,6 +7,7 @@ Limits: an answer names at most `_PARTITIONS_MAX` partitions where the request h
 
 from __future__ import annotations
 
+import functools
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,20 +30,23 @@ CLUSTER: Final = ""
 
 _PARTITIONS_MAX: Final = 2000
 _NOT_ASKED: Final = -(2**31)
+# An enumeration is slow to walk.
+_RIGHTS: Final = tuple(Right)
 # Kafka's numbers of operations, as bits: what each of our rights allows.
 _OF_READ: Final = 1 << 3 | 1 << 8
 _OF_WRITE: Final = 1 << 4 | 1 << 8
 _OF_CONFIGURE: Final = 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 11
 
 
-def cluster_id(connection: KafkaConnection) -> str:
+@functools.lru_cache(4)
+def cluster_id(node: str) -> str:
     """The same as long as the node has its name."""
-    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"leveret:{connection.node.options.name}"))
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"leveret:{node}"))
 
 
 def visible(connection: KafkaConnection, name: str) -> bool:
     """Whoever may do anything with a topic may know that it is there."""
-    return any(connection.allows(right, name) for right in Right)
+    return any(connection.allows(right, name) for right in _RIGHTS)
 
 
 def operations(connection: KafkaConnection, name: str) -> int:
@@ -87,7 +91,7 @@ def metadata(connection: KafkaConnection, request: Request, reply: Reply) -> Non
         commit,
         {
             "brokers": _brokers(connection),
-            "cluster_id": cluster_id(connection),
+            "cluster_id": cluster_id(connection.node.options.name),
             "controller_id": connection.server.options.node_id,
             "topics": found,
             "cluster_authorized_operations": cluster_operations,
@@ -161,7 +165,7 @@ def describe_cluster(connection: KafkaConnection, request: Request, reply: Reply
         {
             "error_code": ErrorCode.NONE,
             "endpoint_type": request.body["endpoint_type"],
-            "cluster_id": cluster_id(connection),
+            "cluster_id": cluster_id(connection.node.options.name),
             "controller_id": node_id,
             "brokers": [{"broker_id": node_id, "host": host, "port": port, "rack": None}],
             "cluster_authorized_operations": operations(connection, CLUSTER) if asked else _NOT_ASKED,

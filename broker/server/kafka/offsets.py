@@ -114,21 +114,17 @@ def _fetched(
         for name, number, _ in hosted.committed:
             if visible(connection, name):
                 asked.setdefault(name, []).append(number)
-    found = [
-        {
-            "name": name,
-            "partitions": [_one_fetched(connection, hosted, name, number) for number in numbers],
-        }
-        for name, numbers in asked.items()
-    ]
+    found = []
+    for name, numbers in asked.items():
+        if visible(connection, name):
+            partitions = [_one_fetched(hosted, name, number) for number in numbers]
+        else:
+            partitions = [_nothing(number, ErrorCode.TOPIC_AUTHORIZATION_FAILED) for number in numbers]
+        found.append({"name": name, "partitions": partitions})
     return {"group_id": group_id, "error_code": ErrorCode.NONE, "topics": found}
 
 
-def _one_fetched(
-    connection: KafkaConnection, hosted: Hosted | None, name: str, number: int
-) -> dict[str, Any]:
-    if not visible(connection, name):
-        return _nothing(number, ErrorCode.TOPIC_AUTHORIZATION_FAILED)
+def _one_fetched(hosted: Hosted | None, name: str, number: int) -> dict[str, Any]:
     known = hosted.committed.get(name, number) if hosted is not None else None
     if known is None:
         return _nothing(number, ErrorCode.NONE)

@@ -8,6 +8,7 @@ Why:    For Produce we tell 0 as the lowest version and serve none below 3: olde
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -26,8 +27,10 @@ BEFORE_LOGIN: Final = frozenset({api.API_VERSIONS.key, api.SASL_HANDSHAKE.key, a
 _SOFTWARE = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?")
 
 
-def _ranges(handlers: Mapping[int, Handler]) -> list[dict[str, Any]]:
-    served = [api.APIS[key] for key in sorted(handlers)]
+@functools.lru_cache(4)
+def _ranges(keys: tuple[int, ...]) -> list[dict[str, Any]]:
+    """Each connection of each client asks for them."""
+    served = [api.APIS[key] for key in sorted(keys)]
     return [
         {"api_key": one.key, "min_version": one.advertised_min, "max_version": one.max_version}
         for one in served
@@ -35,7 +38,7 @@ def _ranges(handlers: Mapping[int, Handler]) -> list[dict[str, Any]]:
 
 
 def unsupported(handlers: Mapping[int, Handler]) -> dict[str, Any]:
-    return {"error_code": ErrorCode.UNSUPPORTED_VERSION, "api_keys": _ranges(handlers)}
+    return {"error_code": ErrorCode.UNSUPPORTED_VERSION, "api_keys": _ranges(tuple(handlers))}
 
 
 def api_versions(connection: KafkaConnection, request: Request, reply: Reply) -> None:
@@ -46,7 +49,7 @@ def api_versions(connection: KafkaConnection, request: Request, reply: Reply) ->
             reply.answer({"error_code": ErrorCode.INVALID_REQUEST})
             return
         connection.software = software
-    reply.answer({"error_code": ErrorCode.NONE, "api_keys": _ranges(connection.server.handlers)})
+    reply.answer({"error_code": ErrorCode.NONE, "api_keys": _ranges(tuple(connection.server.handlers))})
 
 
 HANDLERS: Final[dict[int, Handler]] = {api.API_VERSIONS.key: api_versions}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from broker import config
+from broker.config.layers import kafka_options, node_options
+from broker.config.reading import ConfigError, read_config
 
 
 @pytest.fixture
@@ -14,32 +15,32 @@ def read(tmp_path):
     def read(*lines):
         file = tmp_path / "broker.toml"
         file.write_text("\n".join(["[kafka]", *lines]))
-        return config.read_config(file, {})
+        return read_config(file, {})
 
     return read
 
 
 def test_limits_of_session_timeouts(read):
-    limits = config.node_options(read()).groups.limits
+    limits = node_options(read()).groups.limits
     assert (limits.session_timeout_min_ms, limits.session_timeout_max_ms) == (6_000, 1_800_000)
     found = read("session_timeout_min_ms = 1000", "session_timeout_max_ms = 2000")
-    limits = config.node_options(found).groups.limits
+    limits = node_options(found).groups.limits
     assert (limits.session_timeout_min_ms, limits.session_timeout_max_ms) == (1_000, 2_000)
 
 
 def test_limits_of_session_timeouts_that_leave_nothing_between_them(read):
-    with pytest.raises(config.ConfigError, match=r"session_timeout_min_ms 11 is more than .* 10"):
+    with pytest.raises(ConfigError, match=r"session_timeout_min_ms 11 is more than .* 10"):
         read("session_timeout_min_ms = 11", "session_timeout_max_ms = 10")
     read("session_timeout_min_ms = 10", "session_timeout_max_ms = 10")
 
 
 def test_what_groups_may_take_in_memory(read):
-    assert config.node_options(read()).groups.size_max == 256 * 2**20
-    assert config.node_options(read('groups_memory = "1 MiB"')).groups.size_max == 2**20
+    assert node_options(read()).groups.size_max == 256 * 2**20
+    assert node_options(read('groups_memory = "1 MiB"')).groups.size_max == 2**20
 
 
 def test_what_requests_may_take_in_memory(read):
-    assert config.kafka_options(read()).requests_size_max == 256 * 2**20
-    assert config.kafka_options(read('requests_memory = "1 MiB"')).requests_size_max == 2**20
-    with pytest.raises(config.ConfigError, match="requests_memory"):
+    assert kafka_options(read()).requests_size_max == 256 * 2**20
+    assert kafka_options(read('requests_memory = "1 MiB"')).requests_size_max == 2**20
+    with pytest.raises(ConfigError, match="requests_memory"):
         read('requests_memory = "1023 KiB"')

@@ -10,7 +10,7 @@ from pydantic import (
     field_validator,
 )
 
-from broker.config.values import ArgumentError, Arguments, Name, Names, Short, Table
+from broker.config.values import ArgumentError, Arguments, Name, Names, Short, Table, Whole
 from broker.model.arguments import read_alternate, read_queue_arguments
 from broker.model.errors import InvalidTopicName, PreconditionFailed
 from broker.model.exchange import MATCHERS, QUEUE
@@ -138,7 +138,7 @@ class QueueEntry(Table):
 class TopicEntry(Table):
     name: Name
     vhost: Name = "/"
-    partitions: int = Field(1, ge=1, le=10_000)
+    partitions: Whole = Field(1, ge=1, le=10_000)
     configs: dict[str, str | bool | int | float] = {}
 
     @field_validator("name")

@@ -1,4 +1,4 @@
-"""Kinds of values in the settings: sizes, shares of the memory, listeners, names, arguments."""
+"""Kinds of values in the settings: numbers, sizes, shares of the memory, listeners, names, arguments."""
 
 from __future__ import annotations
 
@@ -35,12 +35,24 @@ _UNITS: Final = {
 }
 
 
+def _no_flag(expected: str) -> BeforeValidator:
+    """Python, and so pydantic, takes true for 1."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, bool):
+            raise ValueError(f"expected {expected}")
+        return value
+
+    return BeforeValidator(check)
+
+
 def _size(value: Any) -> Any:
     """`64 MiB`, `50MB` or a number of octets."""
     if isinstance(value, str):
         found = re.fullmatch(r"\s*([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([a-zA-Z]*)\s*", value)
         if found and found[2].lower() in _UNITS:
             return int(float(found[1]) * _UNITS[found[2].lower()])
+    if isinstance(value, str | bool):
         raise ValueError("expected a size as 16 MiB, 50MB or a number of octets")
     return value
 
@@ -103,6 +115,8 @@ class ArgumentError(ValueError):
         self.argument = argument
 
 
+Whole = Annotated[int, _no_flag("an integer")]
+Number = Annotated[float, _no_flag("a number")]
 Size = Annotated[int, BeforeValidator(_size), Field(ge=0)]
 Memory = Annotated[int, BeforeValidator(read_memory), Field(ge=0)]
 Listener = Annotated[Address | None, BeforeValidator(_listener)]

@@ -57,6 +57,27 @@ def test_the_example_has_the_defaults():
     assert read_config(EXAMPLE, {}) == Config()
 
 
+def numbers_of(table: type[BaseModel], path: str = "") -> list[str]:
+    """The key paths of all numbers, octets among them."""
+    found = []
+    for name, field in table.model_fields.items():
+        inner = field.annotation
+        if inner in (int, float):
+            found.append(path + name)
+        elif isinstance(inner, type) and issubclass(inner, BaseModel):
+            found += numbers_of(inner, f"{path}{name}.")
+    return found
+
+
+@pytest.mark.parametrize("flag", ["true", "false"])
+def test_no_flag_is_a_number(wrong, flag):
+    paths = numbers_of(Config)
+    assert {"kafka.partitions", "limits.memory", "limits.disk_free", "amqp.close_timeout_s"} <= set(paths)
+    for path in paths:
+        (line,) = wrong(f"{path} = {flag}")
+        assert re.fullmatch(rf"{path}: expected (an integer|a number|a size as .*), got {flag}", line)
+
+
 def names_of(table: type[BaseModel], *, without: tuple[str, ...] = ()) -> dict[str, object]:
     """Every setting, with the tables in it."""
     found = {}
@@ -296,6 +317,12 @@ LONG = "ü" * 128
         (
             "amqp.close_timeout_s = inf",
             ["amqp.close_timeout_s: expected a number that is finite, got Infinity"],
+        ),
+        ("kafka.partitions = true", ["kafka.partitions: expected an integer, got true"]),
+        ("kafka.idle_timeout_s = true", ["kafka.idle_timeout_s: expected a number, got true"]),
+        (
+            '[[topic]]\nname = "t"\npartitions = false',
+            ["topic[0].partitions: expected an integer, got false"],
         ),
         ("amqp.heartbeat_s = 1.5", ["amqp.heartbeat_s: expected an integer, got 1.5"]),
         ('amqp.refused_delay_s = "long"', ['amqp.refused_delay_s: expected a number, got "long"']),

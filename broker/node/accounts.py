@@ -1,7 +1,8 @@
 """Users and their permissions, kept as definitions.
 
 Flow:   servers ask for a login; HTTP, the configuration and imports make and change users.
-Shape:  the definition `scram_secret` makes up what SCRAM says of users who are not there, the same for ever.
+Shape:  the definition `scram_secret` makes up what SCRAM says of users who are not there, the same for ever;
+        `default_user` is there when the first start is over, which is the only one that makes one.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ logger = logging.getLogger("broker.node")
 
 _SECRET_KEY: Final = "scram_secret"
 _SECRET_SIZE: Final = 32
+_DEFAULT_USER_KEY: Final = "default_user"
 
 
 class Accounts:
@@ -36,6 +38,8 @@ class Accounts:
 
     def __init__(self, flusher: Flusher) -> None:
         self.users: dict[str, User] = {}
+        self.begun = False
+        """Whoever has no users any more wanted none: a known password must not open the broker again."""
         self._flusher = flusher
         self._passwords = Passwords()
         self._secret = b""
@@ -146,8 +150,15 @@ class Accounts:
 
     # ---- at start ----
 
+    def begin(self) -> None:
+        """The first start has made the users that it was to make."""
+        if not self.begun:
+            self.begun = True
+            self._flusher.change([Change(_DEFAULT_USER_KEY, {"decided": True})])
+
     def load(self, found: Mapping[str, dict[str, Any]]) -> None:
         """What is no user's own; before anybody logs in."""
+        self.begun = _DEFAULT_USER_KEY in found
         self._secret = found.get(_SECRET_KEY, {}).get("octets", b"")
 
     def load_user(self, name: str, value: dict[str, Any]) -> None:

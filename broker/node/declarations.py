@@ -87,7 +87,7 @@ class TopicDeclaration:
 
 @dataclass(slots=True, frozen=True)
 class Declarations:
-    """Everything that a file declares; the default user is for a node that has none."""
+    """Everything that a file declares; the default user is for a new data folder."""
 
     default_user: UserDeclaration
     vhosts: tuple[str, ...] = ()
@@ -110,7 +110,7 @@ async def apply(node: Node, declared: Declarations) -> list[str]:
 
     topology = node.topology
     users = declared.users
-    if not users and not node.accounts.users:
+    if not users and not node.accounts.users and not node.accounts.begun:
         users = (declared.default_user,)
     named = [entry.vhost for user in users for entry in user.permissions]
     named += [exchange.vhost for exchange in declared.exchanges]
@@ -121,6 +121,7 @@ async def apply(node: Node, declared: Declarations) -> list[str]:
         topology.put_vhost(name)
     for user in users:
         await _apply_user(node, user)
+    node.accounts.begin()  # in the same commit as the last of them
     for exchange in declared.exchanges:
         attempt(f"exchange '{exchange.name}'", partial(_apply_exchange, node, exchange))
     for queue in declared.queues:

@@ -20,13 +20,14 @@ class Files:
 
     def __init__(self, folder):
         self._folder = folder
+        self.data = str(folder / "data")
 
     async def start(self, text, then=None):
         """What is said when the file is applied; `then` is called with the node while it runs."""
         file = self._folder / "broker.toml"
         file.write_text(text)
         declared = declarations(read_config(file, {}))
-        node = open_node(NodeOptions(str(self._folder / "data"), reserve_size=0))
+        node = open_node(NodeOptions(self.data, reserve_size=0))
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(node.run)
@@ -416,15 +417,40 @@ async def test_a_user_has_the_password_tags_and_permissions_of_the_file(files):
     assert kept[0] == kept[1]  # not hashed anew at each start
 
 
-async def test_the_default_user_is_for_a_node_that_has_none(files):
-    def names(node):
-        found.append((sorted(node.accounts.users), sorted(node.topology.vhosts)))
+def users_of(found):
+    """Notes who is there each time."""
+    return lambda node: found.append(sorted(node.accounts.users))
 
+
+async def test_the_default_user_is_for_a_new_data_folder(files):
     found = []
-    await files.start("", names)
-    await files.start('default_user.name = "alice"', names)
-    await files.start(LOGIN.format("one", "", ".*"), names)
-    assert found == [(["guest"], ["/"]), (["guest"], ["/"]), (["clerk", "guest"], ["/"])]
+    await files.start("", users_of(found))
+    await files.start('default_user.name = "alice"', users_of(found))
+    await files.start(LOGIN.format("one", "", ".*"), users_of(found))
+    assert found == [["guest"], ["guest"], ["clerk", "guest"]]
+
+
+async def test_who_deletes_the_last_user_does_not_find_the_default_one_again(files):
+    found = []
+    await files.start("", lambda node: node.accounts.delete_user("guest"))
+    await files.start("", users_of(found))
+    await files.start(LOGIN.format("one", "", ".*"), lambda node: node.accounts.delete_user("clerk"))
+    await files.start("", users_of(found))
+    assert found == [[], []]
+
+
+async def test_a_folder_whose_users_were_declared_never_gets_the_default_one(files):
+    found = []
+    await files.start(LOGIN.format("one", "", ".*"), lambda node: node.accounts.delete_user("clerk"))
+    await files.start("", users_of(found))
+    assert found == [[]]
+
+
+async def test_a_first_start_that_made_no_user_is_made_up_for(files):
+    found = []
+    open_node(NodeOptions(files.data, reserve_size=0)).close()
+    await files.start("", users_of(found))
+    assert found == [["guest"]]
 
 
 async def test_the_default_user_is_not_made_beside_a_declared_one(files):

@@ -25,6 +25,7 @@ from broker.config.layers import (
 from broker.config.settings import Config
 from broker.node.declarations import apply
 from broker.node.node import Node, open_node
+from broker.node.peers import CannotListen
 from broker.server.serve import serve
 from broker.storage.errors import DataFolderInUse, StorageError
 
@@ -86,7 +87,7 @@ def run(config: Config) -> int:
         say(_last_words(error))
         return _FAILED
     except BaseExceptionGroup as group:
-        causes = _leaves(group)
+        causes = _causes(group)
         if any(isinstance(cause, KeyboardInterrupt) for cause in causes):
             raise KeyboardInterrupt from None
         if not all(isinstance(cause, StorageError | OSError) for cause in causes):
@@ -109,11 +110,11 @@ def _last_words(error: BaseException) -> str:
     return f"leveret: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}"
 
 
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    found: list[BaseException] = []
-    for error in group.exceptions:
-        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return found
+def _causes(error: BaseException) -> list[BaseException]:
+    """What it is, or, of a group, what is in it."""
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [cause for inner in error.exceptions for cause in _causes(inner)]
 
 
 def say(line: str) -> None:
@@ -124,7 +125,6 @@ def say(line: str) -> None:
 async def _serve(config: Config) -> int:
     started = time.perf_counter()
     node = open_node(node_options(config))
-    clean = False
     try:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(
@@ -150,10 +150,11 @@ async def _serve(config: Config) -> int:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             nursery.cancel_scope.cancel()
             logger.info("stopping: telling %d clients", len(node.peers))
-        clean = True
-    finally:
-        if clean:
-            node.close()
+    except BaseException as error:
+        if all(isinstance(cause, CannotListen) for cause in _causes(error)):
+            node.close()  # as nothing has happened to the disk
+        raise
+    node.close()
     say("Leveret stopped")
     return 0
 

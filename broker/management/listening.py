@@ -8,6 +8,8 @@ from typing import Final, Protocol
 import trio
 import trio.socket
 
+from broker.node.peers import CannotListen
+
 _BACKLOG: Final = 128
 # A name may have addresses of a family that this machine does not have.
 _UNAVAILABLE: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
@@ -24,7 +26,7 @@ class Place(Protocol):
 
 
 async def listen(place: Place) -> list[trio.SocketListener]:
-    """A listener for each address that the name has, all on the same port. Raises OSError."""
+    """A listener for each address that the name has, all on the same port. Raises CannotListen."""
     listeners: list[trio.SocketListener] = []
     port = place.port
     try:
@@ -41,7 +43,7 @@ async def listen(place: Place) -> list[trio.SocketListener]:
         for listener in listeners:
             await trio.aclose_forcefully(listener)
         reason = f"cannot listen on {place.host}:{place.port}: {error.strerror}"
-        raise OSError(error.errno, reason) from None
+        raise CannotListen(error.errno, reason) from None
     return listeners
 
 

@@ -88,6 +88,10 @@ class Peer(Protocol):
         ...
 
 
+class CannotListen(OSError):
+    """An address that is not to be had."""
+
+
 @dataclass(slots=True, frozen=True)
 class Listener:
     """An address that is served."""

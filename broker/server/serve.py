@@ -20,7 +20,7 @@ from functools import partial
 import trio
 
 from broker.node.node import Node
-from broker.node.peers import Listener
+from broker.node.peers import CannotListen, Listener
 from broker.server.amqp.options import AmqpOptions
 from broker.server.amqp.server import AmqpServer
 from broker.server.kafka.options import KafkaOptions
@@ -148,7 +148,7 @@ async def serve(
 
 
 def listen(address: Address) -> list[socket.socket]:
-    """Sockets that listen, one for each address that the name has. Raises OSError."""
+    """Sockets that listen, one for each address that the name has. Raises CannotListen."""
     flags = socket.AI_PASSIVE
     try:
         found = socket.getaddrinfo(address.host or None, address.port, type=socket.SOCK_STREAM, flags=flags)
@@ -177,9 +177,9 @@ def listen(address: Address) -> list[socket.socket]:
     return sockets
 
 
-def _cannot(address: Address, error: OSError) -> OSError:
+def _cannot(address: Address, error: OSError) -> CannotListen:
     host = f"[{address.host}]" if ":" in address.host else address.host
-    return OSError(error.errno, f"cannot listen on {host}:{address.port}: {error.strerror}")
+    return CannotListen(error.errno, f"cannot listen on {host}:{address.port}: {error.strerror}")
 
 
 Accept = Callable[[socket.socket, tuple[str, int], tuple[str, int]], None]

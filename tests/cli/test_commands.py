@@ -293,6 +293,7 @@ def test_a_port_in_use(tmp_path):
             said = f"leveret: cannot listen on 127.0.0.1:{port}: Address already in use"
             assert (code, out.splitlines()[-1], err) == (70, said, "")
             assert "Listening" not in out
+            assert not (tmp_path / "data" / "reserve").exists()
 
 
 def test_a_host_that_there_is_not(tmp_path):

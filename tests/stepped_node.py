@@ -18,8 +18,9 @@ from broker.amqp.properties import Properties, encode, facts_of
 from broker.model.queue import Queue
 from broker.node.definitions import DefinitionStore
 from broker.node.groups import GroupOptions
-from broker.node.node import Node, NodeOptions, Published
+from broker.node.node import Node, NodeOptions
 from broker.node.partition import Partition
+from broker.node.published import Published
 from broker.node.topics import Topic
 from broker.node.worker import Job, Worker
 from broker.storage.file import Files

@@ -20,32 +20,31 @@ from functools import partial
 
 import trio
 
-from broker.amqp import content, properties, wire
-from broker.amqp.errors import ProtocolError
-from broker.amqp.frames import Envelope, PublishRun
+from broker.amqp.frames import PublishRun
 from broker.model.consumers import Source
-from broker.model.dead_letter import is_cycle
-from broker.model.errors import ModelError, PreconditionFailed
-from broker.model.exchange import Headers
 from broker.model.message import Sink, Slice
 from broker.model.queue import Memory, Queue
-from broker.model.vhost import NO_HEADERS, Route, Vhost
+from broker.model.vhost import Vhost
 from broker.node.accounts import Accounts
 from broker.node.alarms import Alarms
 from broker.node.clock import Clock
-from broker.node.dead_letters import Letters, letters_of
+from broker.node.dead_letters import letters_of
 from broker.node.definitions import DefinitionStore, SqliteDefinitions
 from broker.node.flusher import SETTLE_MS, Commit, Flusher
 from broker.node.groups import GroupOptions, Groups
 from broker.node.metrics import Metrics
 from broker.node.peers import Listener, Peer
 from broker.node.producer_ids import ProducerIds
+from broker.node.published import Gathered, Published
+from broker.node.recovered_logs import RecoveredLogs
+from broker.node.reserve import Reserve
+from broker.node.routing import copies, headers_decide, headers_of, queues_of, routes_of_dead, without_bcc
 from broker.node.scheduler import Scheduler, Timer
 from broker.node.topics import PARTITIONS_MAX, Topics
 from broker.node.topology import Topology
 from broker.node.worker import MakeWorker, Worker
-from broker.storage import journal, recovery
-from broker.storage.errors import DiskFull, StorageError
+from broker.storage import journal
+from broker.storage.errors import StorageError
 from broker.storage.file import Disk, Files
 from broker.storage.log import Log
 from broker.storage.segment import SEGMENT_SIZE_MAX
@@ -72,32 +71,6 @@ class NodeOptions:
     disk_free_limit: int = 0
     reserve_size: int = 64 * 1024 * 1024
     """Room on the disk for acknowledgements and for what the journal holds, which the files must get as well."""
-
-
-class Published:
-    """What became of runs; the indices are those of their contents, counted through."""
-
-    __slots__ = ("commit", "refused", "unroutable")
-
-    def __init__(self) -> None:
-        self.commit: Commit | None = None
-        """When it is done, the messages may be confirmed; None is now."""
-        self.unroutable: Sequence[int] = ()
-        self.refused: Sequence[int] = ()
-        """A queue had no room for these; in ascending order."""
-
-
-class Gathered:
-    """Single messages with one envelope, of different publishers, that are pushed as one run."""
-
-    __slots__ = ("commit", "route", "run", "vhost")
-
-    def __init__(self, vhost: Vhost, run: PublishRun, route: Route, commit: Commit | None) -> None:
-        self.vhost = vhost
-        self.run = run
-        self.route = route
-        self.commit = commit
-        """As of `Published`."""
 
 
 class Node:
@@ -132,7 +105,7 @@ class Node:
         self._timed: dict[Queue, None] = {}
         self._timers: dict[Queue, Timer] = {}
         self._journal_directory = os.path.join(options.data, "journal")
-        self._reserve = os.path.join(options.data, "reserve")
+        self._reserve = Reserve(files, options.data, options.reserve_size, options.disk_free_limit)
         self._reserved = True
         files.make_directory(self._journal_directory)
         self._journal = journal.recover(files, self._journal_directory)
@@ -245,10 +218,7 @@ class Node:
                     route.exchange.messages_out += count * len(route.queues)
                     self._push(route.queues, run, index, result, now_ms)
                 else:
-                    result.unroutable = (
-                        *result.unroutable,
-                        *range(index, index + count),
-                    )
+                    result.unroutable = (*result.unroutable, *range(index, index + count))
             index += count
         return result
 
@@ -256,17 +226,12 @@ class Node:
         """Raises what `publish` would raise, before anything is published."""
         for run in runs:
             exchange = vhost.exchange(run.envelope.exchange).name
-            if _headers_decide(vhost, exchange, run.envelope):
+            if headers_decide(vhost, exchange, run.envelope):
                 for closed in run.contents:
-                    _copies(_headers_of(closed))
+                    copies(headers_of(closed))
 
     def _push(
-        self,
-        queues: Sequence[Sink],
-        run: PublishRun,
-        index: int,
-        result: Published,
-        now_ms: int,
+        self, queues: Sequence[Sink], run: PublishRun, index: int, result: Published, now_ms: int
     ) -> None:
         lasting = False
         persistent = run.envelope.facts.persistent
@@ -288,14 +253,14 @@ class Node:
         envelope = run.envelope
         exchange = vhost.exchange(envelope.exchange)
         exchange.messages_in += len(run.contents)
-        by_headers = _headers_decide(vhost, exchange.name, envelope)
+        by_headers = headers_decide(vhost, exchange.name, envelope)
         unroutable = []
         for closed in run.contents if by_headers else ():
-            headers = _headers_of(closed)
-            queues = _queues_of(vhost, envelope, headers)
+            headers = headers_of(closed)
+            queues = queues_of(vhost, envelope, headers)
             if queues:
                 if "BCC" in headers:
-                    closed = _without_bcc(closed, envelope)
+                    closed = without_bcc(closed, envelope)
                 exchange.messages_out += len(queues)
                 self._push(queues, PublishRun(envelope, [closed], None), index, result, now_ms)
             else:
@@ -414,19 +379,9 @@ class Node:
         if vhost is not None:
             now_ms = self.clock.now_ms()
             for letters in letters_of(queue, reason, piece, now_ms):
-                going = self._routes_of_dead(vhost, letters)
+                going = routes_of_dead(vhost, letters)
                 self._push(going, letters.run, 0, Published(), now_ms)
         queue.forget(piece)
-
-    def _routes_of_dead(self, vhost: Vhost, letters: Letters) -> Sequence[Sink]:
-        """Without those in which they died before, if nobody rejected them since; nowhere if there is no exchange."""
-        run = letters.run
-        headers = _decoded(properties.split(content.properties_of(run.contents[0])).get("headers"))
-        try:
-            queues = _queues_of(vhost, run.envelope, headers)
-        except ModelError:
-            return ()
-        return [queue for queue in queues if not is_cycle(letters.history, queue.name)]
 
     # ---- waiting ----
 
@@ -445,32 +400,12 @@ class Node:
             nursery.start_soon(self._watch_restored)
 
     def _check_alarms(self) -> None:
-        reserved = self._keep_reserve()
+        reserved = self._reserve.keep(disk_full=self.flusher.disk_full)
         if reserved < self._reserved and not self.flusher.disk_full:
             logger.error("disk: less room than is kept in reserve, %d octets", self.options.reserve_size)
         self._reserved = reserved
         self.alarms.check(disk_full=self.flusher.disk_full or not reserved)
         self.scheduler.after(_ALARM_MS, self._check_alarms)
-
-    def _keep_reserve(self) -> bool:
-        """Give the reserve up while the disk is full, and take it again when there is room; whether it is there.
-
-        Without it nothing more is taken from publishers: a checkpoint, or recovery, might find no room.
-        """
-        path, size = self._reserve, self.options.reserve_size
-        if self.flusher.disk_full:
-            self._files.remove(path)
-            return False
-        if not size or self._files.size(path) >= size:
-            return True
-        if self._files.free_bytes(self.options.data) < size + self.options.disk_free_limit:
-            return False
-        try:
-            self._files.reserve(path, size)
-        except DiskFull:
-            self._files.remove(path)
-            return False
-        return True
 
     def _tidy(self) -> None:
         """What the journal holds goes to the files; logs in which little lives shrink, or go altogether."""
@@ -497,84 +432,37 @@ class Node:
 
     def load(self) -> None:
         """Bring definitions and messages back."""
-        for line in self._journal.cut:
-            logger.warning("journal: %s; nothing that was confirmed is missing", line)
-        for line in self._journal.damaged:
-            logger.error("journal: %s", line)
-        by_log: dict[int, list[journal.Entry]] = {}
-        for entry in self._journal.entries:
-            by_log.setdefault(entry.log_id, []).append(entry)
-        self._make_room()
-
-        def open_log(
-            id: int, directory: str, name: str, segment_size_max: int, syncs: bool, settles: bool = False
-        ) -> Log:
-            log, report = recovery.open_log(
-                self._files,
-                self._reader,
-                id,
-                directory,
-                segment_size_max=segment_size_max,
-                journal=by_log.get(id, ()),
-                settles=settles,
-                syncs=syncs,
-            )
-            missing = "nothing that was confirmed is missing" if syncs else "it was confirmed without a sync"
-            for line in report.cut:
-                logger.warning("%s: %s; %s", name, line, missing)
-            for line in report.damaged:
-                logger.error("%s: %s", name, line)
-            self.topology.known_id(id)
-            return log
+        self._reserve.make_room()
+        logs = RecoveredLogs(self._files, self._reader, self._journal, self.topology.known_id)
 
         def open_queue_log(id: int, name: str) -> Log:
             directory = self.topology.queue_directory(id)
             size = self.options.segment_size_max
-            return open_log(id, directory, f"queue {name}", size, True, settles=True)
+            return logs.open(id, directory, f"queue {name}", size, True, settles=True)
 
         found = self._definitions.read_all()
         self.topology.load(found, open_queue_log)
-        self.topics.load_all(found, open_log)
+        self.topics.load_all(found, logs.open)
         self.topology.load_bindings(found)
         self.accounts.load(found)
         self.producer_ids.load(found)
         self.groups.load()
-        for path in self._journal.paths:
-            self._files.remove(path)
-        self._files.sync_directory(self._journal_directory)
-        self._journal.entries.clear()
-        self._remove_strangers(
+        logs.all_are_open(self._journal_directory)
+        logs.remove_strangers(
             self.topology.queue_directory(0),
             {str(store.log.id) for store in map(self.topology.store_of, self.topology.queues())},
         )
-        self._remove_strangers(
+        logs.remove_strangers(
             self.topics.directory(0),
             {str(partition.log.id) for topic in self.topics.topics() for partition in topic.partitions},
         )
-
-    def _make_room(self) -> None:
-        """On a full disk, recovery needs what was put by for it."""
-        if self._files.free_bytes(self.options.data) < self.options.reserve_size:
-            self._files.remove(self._reserve)
-
-    def _remove_strangers(self, one: str, known: set[str]) -> None:
-        """Queues and topics that did not outlive the last process may have left a log behind, beside `one`.
-
-        New ones may get their numbers: so that they are gone must be safe, too.
-        """
-        directory = one.rpartition("/")[0]
-        self._files.make_directory(directory)
-        for name in self._files.names(directory):
-            if name not in known:
-                self._files.remove_directory(os.path.join(directory, name))
-        self._files.sync_directory(directory)
 
     def close(self) -> None:
         """Make everything durable, and let go. Raises a failure of the disk."""
         try:
             self.flusher.stop()
             self.topics.note_safe()
-            self._files.remove(self._reserve)  # nothing is left that could need it
+            self._reserve.remove()  # nothing is left that could need it
         finally:
             self._reader.close()
             self._definitions.close()
@@ -607,56 +495,3 @@ def _contain(queue: Source, error: Exception) -> None:
     if isinstance(error, StorageError):
         raise error
     logger.error("queue '%s'/%s: an error of ours", queue.vhost, queue.name, exc_info=error)
-
-
-def _decoded(raw: bytes | None) -> Headers:
-    if raw is None:
-        return NO_HEADERS
-    try:
-        return wire.read_table(raw, 0)[0]
-    except ProtocolError as error:
-        raise PreconditionFailed(f"invalid message: its headers cannot be read: {error.text}") from None
-
-
-def _headers_of(closed: bytes) -> Headers:
-    """Raises PreconditionFailed if nobody can read them."""
-    return _decoded(properties.split(content.properties_of(closed)).get("headers"))
-
-
-def _headers_decide(vhost: Vhost, exchange: str, envelope: Envelope) -> bool:
-    """Where messages go depends on what each has in its headers."""
-    facts = envelope.facts
-    return facts.has_copies or (facts.has_headers and vhost.headers_matter(exchange))
-
-
-def _copies(headers: Headers) -> list[str]:
-    """Further routing keys. Raises PreconditionFailed if they are not a list of strings."""
-    keys: list[str] = []
-    for name in ("CC", "BCC"):
-        value = headers.get(name, [])
-        if not isinstance(value, list) or not all(isinstance(key, str) for key in value):
-            raise PreconditionFailed(f"invalid message: the header {name} is not an array of strings")
-        keys += value
-    return keys
-
-
-def _queues_of(vhost: Vhost, envelope: Envelope, headers: Headers) -> Sequence[Sink]:
-    """Of a message whose headers may say where it goes, too."""
-    found: dict[Sink, None] = {}
-    for routing_key in (envelope.routing_key, *_copies(headers)):
-        found.update(dict.fromkeys(vhost.route(envelope.exchange, routing_key, headers).queues))
-    return tuple(found)
-
-
-def _without_bcc(closed: bytes, envelope: Envelope) -> bytes:
-    """Blind copies are not told to anybody."""
-    values = properties.split(content.properties_of(closed))
-    fields = wire.split_table(values["headers"])
-    del fields["BCC"]
-    values["headers"] = wire.join_table(fields)
-    return content.build(
-        envelope.channel,
-        properties.join(values),
-        content.body_of(closed),
-        envelope.frame_max,
-    )

@@ -27,7 +27,7 @@ from broker.model.exchange import EXCHANGE, QUEUE
 from broker.model.message import Slice
 from broker.model.resource import spoken
 from broker.model.user import Right
-from broker.node.node import Published
+from broker.node.published import Published
 from broker.server.amqp import stream
 from broker.server.amqp.channel import Channel, handles
 from broker.server.amqp.confirms import Confirms

@@ -13,7 +13,7 @@ from backends import on_both_backends, on_mock_clock
 from broker.kafka import api
 from broker.kafka.errors import ErrorCode
 from fake_kafka import CUT, fake_kafka
-from leveret.log import AuthenticationFailed, BrokerError, ConnectionFailed
+from leveret.log import BrokerError, ConnectionFailed
 
 
 async def fails(log, kind, match):
@@ -172,61 +172,6 @@ async def test_what_a_broker_does_not_know():
             with pytest.raises(BrokerError, match="fake:9092 speaks no version of CreateTopics") as caught:
                 await log.create_topic("t")
         assert caught.value.code == ErrorCode.UNSUPPORTED_VERSION
-
-
-# ---- logging in ----
-
-
-@on_both_backends
-async def test_the_right_password(log_url, topic):
-    async with (
-        leveret.log.connect(log_url.replace("//", "//guest:guest@")) as log,
-        log.producer() as producer,
-    ):
-        assert (await producer.send(topic, b"x")).offset == 0
-
-
-@on_both_backends
-async def test_a_wrong_password(log_url):
-    log = leveret.log.connect(log_url.replace("//", "//guest:wr%6Fng@"))
-    with pytest.raises(AuthenticationFailed, match="'guest' was refused: authentication failed") as caught:
-        await log.__aenter__()
-    assert "wrong" not in str(caught.value)
-    assert "wrong" not in repr(log.url)
-
-
-@on_both_backends
-async def test_mechanisms_that_we_do_not_know():
-    async with fake_kafka() as fake:
-        fake.answers[api.SASL_HANDSHAKE] = lambda _: {
-            "error_code": ErrorCode.UNSUPPORTED_SASL_MECHANISM,
-            "mechanisms": ["GSSAPI"],
-        }
-        await fails(fake.connect("kafka://me:x@fake"), AuthenticationFailed, r"\(GSSAPI\) we know only PLAIN")
-
-
-@on_both_backends
-async def test_a_broker_that_hangs_up_on_a_login():
-    async with fake_kafka() as fake:
-        fake.answers[api.SASL_HANDSHAKE] = lambda _: {"mechanisms": ["PLAIN"]}
-        fake.answers[api.SASL_AUTHENTICATE] = lambda _: CUT
-        await fails(fake.connect("kafka://me:x@fake"), AuthenticationFailed, "closed.*while 'me' logged in")
-
-
-@on_mock_clock
-async def test_a_password_that_is_refused_later_ends_a_producer():
-    async with fake_kafka() as fake:
-        fake.answers[api.SASL_HANDSHAKE] = lambda _: {"mechanisms": ["PLAIN"]}
-        fake.answers[api.SASL_AUTHENTICATE] = lambda _: {}
-        async with fake.connect("kafka://me:x@fake") as log:
-            producer = log.producer()
-            await producer.__aenter__()
-            await producer.send("t", b"x")
-            fake.answers[api.SASL_AUTHENTICATE] = lambda _: {"error_code": 58, "error_message": "gone"}
-            await fake.cut()
-            with pytest.raises(leveret.log.ProducerFailed, match="'me' was refused: gone"):
-                await producer.send("t", b"y")
-            await producer.__aexit__(None, None, None)
 
 
 # ---- time ----

@@ -23,6 +23,7 @@ HERE = (Address("localhost", 9092),)
             URL(name="a b&c", connection_timeout=1500, request_timeout=7, create_topics=False),
         ),
         ("kafka://?create_topics=true", URL()),
+        ("kafka://me@?mechanism=SCRAM-SHA-256", URL(user="me", mechanism="SCRAM-SHA-256")),
     ],
 )
 def test_parts(text, expected):
@@ -55,6 +56,9 @@ def test_parts(text, expected):
         ("kafka://a?request_timeout=0", "a number from 1"),
         ("kafka://a?request_timeout=1s", "a number from 1"),
         ("kafka://a?create_topics=yes", "true or false"),
+        ("kafka://me@a?mechanism=GSSAPI", "one of SCRAM-SHA-512, SCRAM-SHA-256, PLAIN"),
+        ("kafka://me@a?mechanism=", "one of SCRAM"),
+        ("kafka://a?mechanism=PLAIN", "no user"),
     ],
 )
 def test_mistakes(text, problem):
@@ -69,6 +73,7 @@ def test_mistakes(text, problem):
         "kafka://localhost:9092",
         "kafka://a:1,[::1]:2",
         "kafka://a%40b@a:1?name=a%20b&request_timeout=5&create_topics=false",
+        "kafka://me@a:1?mechanism=PLAIN",
     ],
 )
 def test_as_a_text(text):

@@ -20,7 +20,9 @@ Connecting
     The URL is kafka://user:password@host:port,host:port?options; without a user there is no login. Options
     are `name`, `connection_timeout` and `request_timeout` in milliseconds, and `create_topics=false` if a
     topic that is missing is not to be made by asking for it. Connections are opened when they are needed,
-    and again, after a pause, when they were lost.
+    and again, after a pause, when they were lost. The login is with the strongest mechanism that the broker
+    has, of SCRAM-SHA-512, SCRAM-SHA-256 and PLAIN, or with the one of the option `mechanism`. There is no
+    TLS yet: PLAIN shows the password to whoever listens, SCRAM to nobody, not even to the broker.
 
 Producing
     `producer.send` returns when the record is safe: all replicas have it, and Leveret has it on its disk.

@@ -2,7 +2,6 @@
 
 Flow:   `shake_hands` asks on a connection that runs already.
 Spec:   ApiVersions: KIP-35, KIP-511 (a broker that does not know our version answers in version 0 with its own).
-        Logging in: KIP-43, KIP-152; PLAIN is RFC 4616.
 """
 
 from __future__ import annotations
@@ -13,16 +12,16 @@ from broker import __version__
 from broker.kafka import api
 from broker.kafka.errors import ErrorCode
 from broker.kafka.wire import Struct
-from leveret.errors import AuthenticationFailed, ConnectionClosed, ConnectionFailed
+from leveret.errors import ConnectionFailed
 from leveret.log.connection import Connection
 from leveret.log.errors import name_of
+from leveret.log.login import Login
 from leveret.log.url import URL
 
 _SOFTWARE: Final = {"client_software_name": "leveret", "client_software_version": __version__}
-_MECHANISM: Final = "PLAIN"
 
 
-async def shake_hands(connection: Connection, url: URL) -> None:
+async def shake_hands(connection: Connection, url: URL, login: Login) -> None:
     """Raises ConnectionFailed or AuthenticationFailed, and ConnectionClosed if the broker hangs up."""
     answer = await _versions(connection, url, api.API_VERSIONS.max_version)
     if answer["error_code"] == ErrorCode.UNSUPPORTED_VERSION:
@@ -33,7 +32,7 @@ async def shake_hands(connection: Connection, url: URL) -> None:
         one["api_key"]: (one["min_version"], one["max_version"]) for one in answer["api_keys"]
     }
     if url.user:
-        await _log_in(connection, url)
+        await login.log_in(connection)
 
 
 async def _versions(connection: Connection, url: URL, version: int) -> Struct:
@@ -46,22 +45,3 @@ def _known_to_both(answer: Struct) -> int:
             newest: int = one["max_version"]
             return max(0, min(newest, api.API_VERSIONS.max_version))
     return 0
-
-
-async def _log_in(connection: Connection, url: URL) -> None:
-    try:
-        chosen = await connection.request(
-            api.SASL_HANDSHAKE, {"mechanism": _MECHANISM}, url.connection_s, version=1
-        )
-        if chosen["error_code"]:
-            offered = ", ".join(chosen["mechanisms"]) or "none"
-            raise AuthenticationFailed(
-                f"{connection.address}: of the broker's mechanisms ({offered}) we know only {_MECHANISM}"
-            )
-        token = f"\0{url.user}\0{url.password}".encode()
-        answer = await connection.request(api.SASL_AUTHENTICATE, {"auth_bytes": token}, url.connection_s)
-    except ConnectionClosed as error:
-        raise AuthenticationFailed(f"{error}, while {url.user!r} logged in") from error
-    if answer["error_code"]:
-        said = answer["error_message"] or name_of(answer["error_code"])
-        raise AuthenticationFailed(f"{connection.address}: {url.user!r} was refused: {said}")

@@ -24,6 +24,7 @@ from leveret.log.backoff import Backoff
 from leveret.log.connection import LOST, Connection, spoken
 from leveret.log.errors import Reason, again
 from leveret.log.handshake import shake_hands
+from leveret.log.login import Login, OtherMechanism
 from leveret.log.url import URL, Address
 
 COMMON: Final = 0
@@ -39,9 +40,10 @@ async def dial_tcp(address: Address) -> ByteStream:
 class _Line:
     """The connection to one address on one lane."""
 
-    def __init__(self, address: Address, url: URL, dial: Dial, background: Background) -> None:
+    def __init__(self, address: Address, url: URL, login: Login, dial: Dial, background: Background) -> None:
         self._address = address
         self._url = url
+        self._login = login
         self._dial = dial
         self._background = background
         self._backoff = Backoff()
@@ -115,6 +117,12 @@ class _Line:
 
     async def _open(self) -> Connection:
         """Raises ConnectionFailed, AuthenticationFailed."""
+        try:
+            return await self._try_to_open()
+        except OtherMechanism:
+            return await self._try_to_open()
+
+    async def _try_to_open(self) -> Connection:
         seconds = self._url.connection_s
         connection: Connection | None = None
         try:
@@ -122,7 +130,7 @@ class _Line:
                 stream = await self._dial(self._address)
                 connection = Connection(self._address, stream, self._url.name)
                 self._background.start(connection.run)
-                await shake_hands(connection, self._url)
+                await shake_hands(connection, self._url, self._login)
                 return connection
         except BaseException as error:
             if connection is not None:
@@ -142,6 +150,7 @@ class Pool:
 
     def __init__(self, url: URL, dial: Dial, background: Background) -> None:
         self._url = url
+        self._login = Login(url)
         self._dial = dial
         self._background = background
         self._lines: dict[tuple[Address, int], _Line] = {}
@@ -159,7 +168,7 @@ class Pool:
             raise RuntimeError("the log is not open any more")
         line = self._lines.get((address, lane))
         if line is None:
-            line = _Line(address, self._url, self._dial, self._background)
+            line = _Line(address, self._url, self._login, self._dial, self._background)
             self._lines[address, lane] = line
         return await line.get()
 

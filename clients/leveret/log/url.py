@@ -19,7 +19,10 @@ PORT: Final = 9092
 # Option to its lowest and highest value.
 _NUMBERS: Final = {"connection_timeout": (1, 1 << 31), "request_timeout": (1, 1 << 31)}
 _TRUTHS: Final = {"true": True, "false": False}
-_OPTIONS: Final = (*_NUMBERS, "create_topics", "name")
+PLAIN: Final = "PLAIN"
+MECHANISMS: Final = ("SCRAM-SHA-512", "SCRAM-SHA-256", PLAIN)
+"""How one can log in, the strongest first."""
+_OPTIONS: Final = (*_NUMBERS, "create_topics", "mechanism", "name")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:@/]+)(?::([0-9]{1,5}))?")
 
 
@@ -41,6 +44,8 @@ class URL:
     """Where to begin; the brokers there name the others."""
     user: str = ""
     password: str = field(default="", repr=False)
+    mechanism: str = ""
+    """With which to log in; without one, the strongest that the broker has."""
     name: str = "leveret"
     """What the brokers show of us: Kafka's client id."""
     connection_timeout: int = 10_000
@@ -72,7 +77,10 @@ class URL:
                 raise InvalidURL("there is a password, and no user that it is of")
         if hosts:
             found["addresses"] = tuple(map(_address, hosts.split(",")))
-        return cls(**found, **_options(parts.query))  # type: ignore[arg-type]
+        options = _options(parts.query)
+        if "mechanism" in options and not login:
+            raise InvalidURL("there is a mechanism to log in with, and no user")
+        return cls(**found, **options)  # type: ignore[arg-type]
 
     def __str__(self) -> str:
         """As it is parsed, without the password."""
@@ -134,6 +142,10 @@ def _options(query: str) -> dict[str, object]:
 
 def _option(name: str, text: str) -> object:
     if name == "name":
+        return text
+    if name == "mechanism":
+        if text not in MECHANISMS:
+            raise InvalidURL(f"the option {name} is one of {', '.join(MECHANISMS)}, not {text!r}")
         return text
     if name == "create_topics":
         if text not in _TRUTHS:

@@ -11,9 +11,10 @@ from broker.management import runtime
 from broker.management.auth import may
 from broker.management.call import Call
 from broker.management.connections import Connected, visible
+from broker.management.held import added, totals
 from broker.management.http import Response, as_json
 from broker.management.listing import Row, shown_once
-from broker.management.rates import churn_counts, lengths, node_counts
+from broker.management.rates import churn_counts, node_counts
 from broker.management.routes import Needs, route
 from broker.model.exchange import MATCHERS
 from broker.node.node import Node
@@ -89,20 +90,21 @@ def _object_totals(call: Call, clients: list[Connected]) -> Row:
     }
 
 
-def _statistics(call: Call) -> Row:
+async def _statistics(call: Call) -> Row:
     node, rates = call.node, call.api.rates
+    found = await totals(node, call.vhosts())
     row: Row = {
         "churn_rates": rates.churn.details("", churn_counts(node.metrics)),
         "statistics_db_event_queue": 0,
     }
     if may(call.user, Needs.MONITORING):
-        row["queue_totals"] = rates.totals.details("", lengths(node.topology.queues()))
+        row["queue_totals"] = rates.totals.details("", added(found.values()))
         row["message_stats"] = rates.node.details("", node_counts(node.metrics))
         row["listeners"] = _listeners(node)
         row["contexts"] = contexts(node)
     else:
         row["queue_totals"] = _added(
-            [rates.totals.details(vhost.name, lengths(vhost.queues.values())) for vhost in call.vhosts()]
+            [rates.totals.details(name, counts) for name, counts in found.items()]
             or [rates.totals.details("", (0, 0, 0))]
         )
         row["message_stats"] = {}
@@ -127,7 +129,7 @@ async def get_overview(call: Call) -> Response:
     row["disable_stats"] = call.flag("disable_stats")
     row["object_totals"] = _object_totals(call, await visible(call))
     if not call.flag("disable_stats"):
-        row.update(_statistics(call))
+        row.update(await _statistics(call))
     return shown_once(call.request.query, row)
 
 

@@ -12,13 +12,13 @@ from functools import partial
 from broker.management.call import NOBODY, Call
 from broker.management.consumers import consumers_of
 from broker.management.errors import bad_request, not_there
+from broker.management.held import held_by, lengths
 from broker.management.http import Response
 from broker.management.listing import Row, listed, shown_once
-from broker.management.rates import Rates, lengths, queue_counts
+from broker.management.rates import Rates, queue_counts
 from broker.management.routes import route
 from broker.management.schema import QueueBody
 from broker.management.tables import shown
-from broker.management.topics import held_by
 from broker.model.arguments import STREAM
 from broker.model.exchange import EXCHANGE, QUEUE
 from broker.model.queue import Queue

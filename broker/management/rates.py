@@ -1,6 +1,6 @@
 """How fast things change: counters are looked at every five seconds, and the difference is a rate.
 
-Flow:   `run` takes samples; views ask for the rates of a node, queue, exchange, connection or channel.
+Flow:   `run` takes samples; views ask for the rates of a node, queue, topic, exchange, connection or channel.
 Shape:  of each object the counters of the last sample and the rates between the last two.
 Limits: no more than one sample of each object that is there and has ever counted anything; an object that
         has gone is forgotten with the next sample. No history is kept.
@@ -8,19 +8,23 @@ Limits: no more than one sample of each object that is there and has ever counte
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
+from itertools import chain
 from typing import Any, Final, Generic, TypeVar
 
 import trio
 
 from broker.management import runtime
+from broker.management.held import added, held_by, lengths, totals
 from broker.management.turns import Turns
 from broker.model.exchange import Exchange
 from broker.model.queue import Queue
 from broker.node.metrics import Metrics
 from broker.node.node import Node
+from broker.node.partition import Partition
 from broker.node.peers import ChannelSnapshot, ConnectionSnapshot, Peer
+from broker.node.topics import Topic
 
 INTERVAL_S: Final = 5.0
 
@@ -161,13 +165,26 @@ def exchange_counts(exchange: Exchange) -> Counts:
     return exchange.messages_in, exchange.messages_out
 
 
-def lengths(queues: Iterable[Queue]) -> Counts:
-    """All messages, those that are ready, and those that are out."""
-    ready = unacked = 0
-    for queue in queues:
-        ready += queue.ready_count
-        unacked += queue.unacked_count
-    return ready + unacked, ready, unacked
+RECORDS: Final = ("records_in", "octets_in", "octets_out", "records_delivered")
+
+
+def partition_counts(one: Partition) -> Counts:
+    found = one.traffic
+    return found.records_in, found.octets_in, found.octets_out, found.delivered
+
+
+async def topic_counts(topics: Iterable[Topic]) -> dict[Topic, Counts]:
+    """Of all partitions of each, in turns."""
+    found = {}
+    turns = Turns()
+    for topic in topics:
+        sums = [0] * len(RECORDS)
+        for one in tuple(topic.partitions):
+            await turns.take_break()
+            for at, count in enumerate(partition_counts(one)):
+                sums[at] += count
+        found[topic] = tuple(sums)
+    return found
 
 
 CHANNEL: Final = (
@@ -215,7 +232,9 @@ class Rates:
         self.totals: Samples[str] = Samples(MESSAGES)
         """Of a virtual host, by its name; of all together, by nothing."""
         self.queues: Samples[Queue] = Samples(QUEUE)
-        self.lengths: Samples[Queue] = Samples(MESSAGES)
+        self.lengths: Samples[Queue | Topic] = Samples(MESSAGES)
+        self.topics: Samples[Topic] = Samples(RECORDS)
+        self.partitions: Samples[Partition] = Samples(RECORDS)
         self.exchanges: Samples[Exchange] = Samples(EXCHANGE)
         self.octets: Samples[Peer] = Samples(OCTETS)
         self.channels: Samples[tuple[Peer, int]] = Samples(CHANNEL, rising=True)
@@ -235,15 +254,27 @@ class Rates:
         await self.churn.take([("", churn_counts(node.metrics))], seconds)
         await self.system.take([("", system_counts(node))], seconds)
         vhosts = list(node.topology.vhosts.values())
-        totals = [(vhost.name, lengths(vhost.queues.values())) for vhost in vhosts]
-        whole = tuple(map(sum, zip(*(counts for _, counts in totals), strict=True))) or (0, 0, 0)
-        await self.totals.take([*totals, ("", whole)], seconds)
+        found = await totals(node, vhosts)
+        await self.totals.take([*found.items(), ("", added(found.values()))], seconds)
         queues = node.topology.queues()
         await self.queues.take(((queue, queue_counts(queue)) for queue in queues), seconds)
-        await self.lengths.take(((queue, lengths((queue,))) for queue in queues), seconds)
+        await self._sample_topics(queues, seconds)
         exchanges = [exchange for vhost in vhosts for exchange in vhost.exchanges.values()]
         await self.exchanges.take(((exchange, exchange_counts(exchange)) for exchange in exchanges), seconds)
         await self._sample_peers(seconds)
+
+    async def _sample_topics(self, queues: Iterable[Queue], seconds: float) -> None:
+        """And the lengths of all that AMQP calls queues, which topics are, too."""
+        topics = self._node.topics.topics()
+        held = await held_by([topic for topic in topics if not topic.internal])
+        counted: Iterator[tuple[Queue | Topic, Counts]] = chain(
+            ((queue, lengths((queue,))) for queue in queues),
+            ((topic, one.lengths) for topic, one in held.items()),
+        )
+        await self.lengths.take(counted, seconds)
+        await self.topics.take((await topic_counts(topics)).items(), seconds)
+        partitions = (one for topic in topics for one in tuple(topic.partitions))
+        await self.partitions.take(((one, partition_counts(one)) for one in partitions), seconds)
 
     async def _sample_peers(self, seconds: float) -> None:
         connections: list[tuple[Peer, Counts]] = []

@@ -1,24 +1,26 @@
 """Topics: list, show, make, change, delete; and their partitions.
 
 Flow:   as Kafka's admin requests, all of it goes to the node's topics.
-Limits: what a topic holds is added up in turns, as there may be thousands of partitions.
+Limits: what a topic holds is added up in turns (`held.py`), as there may be thousands of partitions.
 Spec:   ours, in the manner of RabbitMQ's queues. `records` are the offsets from the start to the end: after
-        compaction there may be fewer. Sizes are octets, times milliseconds since 1970.
+        compaction there may be fewer. Sizes are octets, times milliseconds since 1970. `record_stats` counts since
+        the broker started, with rates beside it; what Kafka's consumers fetch it counts in octets only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
 from broker.management.call import Call, whole
 from broker.management.errors import not_there
+from broker.management.held import Held, held_by
 from broker.management.http import Response
 from broker.management.listing import Row, listed, shown_once
+from broker.management.rates import Counts, Rates, partition_counts, topic_counts
 from broker.management.routes import route
 from broker.management.schema import TopicBody
-from broker.management.turns import Turns
 from broker.model.errors import NotAllowed
 from broker.model.producer import ProducerSnapshot
 from broker.model.topic import CONFIGS, check_configs, value_of
@@ -29,13 +31,6 @@ from broker.node.partition import Partition
 from broker.node.topics import Topic
 
 TOPIC: Final = "topic"
-
-
-class Held(NamedTuple):
-    """What is in a topic."""
-
-    records: int
-    size: int
 
 
 def key_of(topic: Topic) -> tuple[str, str]:
@@ -64,22 +59,15 @@ def check_not_internal(topic: Topic) -> None:
         raise NotAllowed(f"topic '{topic.name}' is the broker's own")
 
 
-async def held_by(topics: Sequence[Topic]) -> dict[Topic, Held]:
-    """What is in each of them."""
-    found = {}
-    turns = Turns()
-    for topic in topics:
-        records = size = 0
-        for one in tuple(topic.partitions):
-            await turns.take_break()
-            records += one.high_watermark - one.start_offset
-            size += one.size
-        found[topic] = Held(records, size)
-    return found
+class Seen(NamedTuple):
+    """What was found out of topics, to be shown."""
+
+    held: Mapping[Topic, Held]
+    counts: Mapping[Topic, Counts]
 
 
-def show(node: Node, held: Mapping[Topic, Held], topic: Topic) -> Row:
-    """A row of a list; what a topic holds is in it if that is known."""
+def show(node: Node, rates: Rates, seen: Seen | None, topic: Topic) -> Row:
+    """A row of a list; what a topic holds and counts is in it if that is known."""
     row: Row = {
         "name": topic.name,
         "vhost": topic.vhost,
@@ -90,20 +78,23 @@ def show(node: Node, held: Mapping[Topic, Held], topic: Topic) -> Row:
         "replication_factor": 1,
         "configs": topic.configs,
     }
-    if topic in held:
-        row["records"], row["size"] = held[topic]
+    if seen is not None:
+        row["records"], row["size"] = seen.held[topic]
+        row["record_stats"] = rates.topics.details(topic, seen.counts[topic])
     return row
 
 
-async def _held(call: Call, topics: Sequence[Topic]) -> dict[Topic, Held]:
-    return {} if call.flag("disable_stats") else await held_by(topics)
+async def _seen(call: Call, topics: Sequence[Topic]) -> Seen | None:
+    if call.flag("disable_stats"):
+        return None
+    return Seen(await held_by(topics), await topic_counts(topics))
 
 
 @route("GET", "/api/topics")
 @route("GET", "/api/topics/{vhost}")
 async def list_topics(call: Call) -> Response:
     topics = [topic for vhost in call.vhosts() for topic in call.node.topics.topics(vhost.name)]
-    view = partial(show, call.node, await _held(call, topics))
+    view = partial(show, call.node, call.api.rates, await _seen(call, topics))
     return await listed(call.request.query, topics, view, key_of)
 
 
@@ -111,7 +102,7 @@ async def list_topics(call: Call) -> Response:
 async def get_topic(call: Call) -> Response:
     """With every configuration's value, given or not."""
     topic = topic_of(call, call.vhost())
-    row = show(call.node, await _held(call, [topic]), topic)
+    row = show(call.node, call.api.rates, await _seen(call, [topic]), topic)
     row["effective_configs"] = {name: value_of(topic.configs, name) for name in CONFIGS}
     return shown_once(call.request.query, row)
 
@@ -158,8 +149,9 @@ async def delete_topic(call: Call) -> Response:
 # ---- partitions ----
 
 
-def _show_partition(one: Partition) -> Row:
-    return {
+def _show_partition(rates: Rates | None, one: Partition) -> Row:
+    """Without rates, without what is counted either."""
+    row: Row = {
         "partition": one.number,
         "start_offset": one.start_offset,
         "high_watermark": one.high_watermark,
@@ -168,6 +160,13 @@ def _show_partition(one: Partition) -> Row:
         "last_timestamp": one.largest_time,
         "producers": len(one.producers),
     }
+    if rates is not None:
+        row["record_stats"] = rates.partitions.details(one, partition_counts(one))
+    return row
+
+
+def _view_of_partitions(call: Call) -> Callable[[Partition], Row]:
+    return partial(_show_partition, None if call.flag("disable_stats") else call.api.rates)
 
 
 def _order(one: Partition) -> tuple[str]:
@@ -177,13 +176,13 @@ def _order(one: Partition) -> tuple[str]:
 @route("GET", "/api/topics/{vhost}/{topic}/partitions")
 async def list_partitions(call: Call) -> Response:
     topic = topic_of(call, call.vhost())
-    return await listed(call.request.query, tuple(topic.partitions), _show_partition, _order)
+    return await listed(call.request.query, tuple(topic.partitions), _view_of_partitions(call), _order)
 
 
 @route("GET", "/api/topics/{vhost}/{topic}/partitions/{partition}")
 async def get_partition(call: Call) -> Response:
     one = partition_of(call, topic_of(call, call.vhost()))
-    return shown_once(call.request.query, _show_partition(one))
+    return shown_once(call.request.query, _view_of_partitions(call)(one))
 
 
 def _show_producer(one: ProducerSnapshot) -> Row:

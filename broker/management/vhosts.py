@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from broker.management.call import Call
 from broker.management.errors import bad_request, not_there
+from broker.management.held import Lengths, totals
 from broker.management.http import Response
 from broker.management.listing import Row, listed, shown_once
-from broker.management.rates import Rates, lengths
+from broker.management.rates import Rates
 from broker.management.routes import Needs, route
 from broker.management.schema import VhostBody
 from broker.model.vhost import Vhost
@@ -19,8 +21,8 @@ def key_of(vhost: Vhost) -> tuple[str]:
     return (vhost.name,)
 
 
-def show(node: Node, rates: Rates | None, vhost: Vhost) -> Row:
-    """A row of a list; without rates, what does not change."""
+def show(node: Node, rates: Rates, found: Mapping[str, Lengths], vhost: Vhost) -> Row:
+    """A row of a list; how much is in a virtual host is in it if that was found out."""
     row: Row = {
         "name": vhost.name,
         "description": vhost.description,
@@ -30,21 +32,27 @@ def show(node: Node, rates: Rates | None, vhost: Vhost) -> Row:
         "tracing": False,
         "cluster_state": {node.options.name: "running"},
     }
-    if rates is not None:
-        row.update(rates.totals.details(vhost.name, lengths(vhost.queues.values())))
+    if vhost.name in found:
+        row.update(rates.totals.details(vhost.name, found[vhost.name]))
     return row
+
+
+async def _view(call: Call, vhosts: Sequence[Vhost]) -> Callable[[Vhost], Row]:
+    found = {} if call.flag("disable_stats") else await totals(call.node, vhosts)
+    return partial(show, call.node, call.api.rates, found)
 
 
 @route("GET", "/api/vhosts")
 async def list_vhosts(call: Call) -> Response:
-    rates = None if call.flag("disable_stats") else call.api.rates
-    return await listed(call.request.query, call.vhosts(), partial(show, call.node, rates), key_of)
+    vhosts = call.vhosts()
+    return await listed(call.request.query, vhosts, await _view(call, vhosts), key_of)
 
 
 @route("GET", "/api/vhosts/{vhost}", Needs.ADMINISTRATOR)
 async def get_vhost(call: Call) -> Response:
-    rates = None if call.flag("disable_stats") else call.api.rates
-    return shown_once(call.request.query, show(call.node, rates, call.vhost()))
+    vhost = call.vhost()
+    view = await _view(call, [vhost])
+    return shown_once(call.request.query, view(vhost))
 
 
 @route("PUT", "/api/vhosts/{vhost}", Needs.ADMINISTRATOR)

@@ -54,3 +54,19 @@ class Metrics:
             + self.messages_delivered_get_auto_ack
             + self.messages_delivered_get_manual_ack
         )
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Of one partition, since the node was opened.
+
+    What Kafka's consumers fetch is counted in octets only, as nobody opens it for them.
+    """
+
+    records_in: int = 0
+    octets_in: int = 0
+    """Of batches, as they lie in the log."""
+    octets_out: int = 0
+    """Of batches that were fetched, and of records' values that were delivered."""
+    delivered: int = 0
+    """Records, to AMQP's consumers."""

@@ -23,6 +23,7 @@ from broker.model.errors import OffsetOutOfRange
 from broker.model.producer import Producers
 from broker.model.topic import TopicSettings
 from broker.node import snapshots, times
+from broker.node.metrics import Traffic
 from broker.node.retention import first_kept
 from broker.node.tail import Tail, TailLimit, octets_of, owned
 from broker.node.times import Timed
@@ -92,6 +93,7 @@ class Partition:
         "producers",
         "settings",
         "start_offset",
+        "traffic",
     )
 
     def __init__(
@@ -120,6 +122,7 @@ class Partition:
         self.bells: dict[Callable[[], None], None] = {}
         """Called when there is more to read, or the partition is gone."""
         self.producers = Producers()
+        self.traffic = Traffic()
         self._files = files
         self._reader = reader
         self._flusher = flusher
@@ -188,6 +191,8 @@ class Partition:
                 latest,
                 now_ms,
             )
+        self.traffic.records_in += header.count
+        self.traffic.octets_in += batch.size
         self._waiting.append(batch)
         self._tail.add(batch)
         self._resting = False

@@ -191,6 +191,8 @@ class StreamReader:
             looked_at += 1
             position, record = found
             if self._wants(record):
+                position.partition.traffic.delivered += 1
+                position.partition.traffic.octets_out += len(record.value or b"")
                 consumer.deliver(self, self._slice(position, record))
         if consumer is not None and self.ready_count:
             self._mark_later(self)

@@ -130,6 +130,8 @@ async def test_what_clients_do_is_counted(api):
     produced = await client.produce("t", [b"abc", b"def"])
     assert produced["error_code"] == 0
     octets = len((await client.fetch("t"))["records"])
+    traffic = api.node.topics.topic("/", "t").partitions[0].traffic
+    assert (traffic.records_in, traffic.octets_in, traffic.octets_out) == (2, octets, octets)
     await client.call(apis.SASL_HANDSHAKE, {"mechanism": "PLAIN"})
     await client.call(apis.SASL_AUTHENTICATE, {"auth_bytes": b"\0guest\0guest"})
     samples = await scrape(api)

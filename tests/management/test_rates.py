@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import trio
 
-from broker.management.rates import INTERVAL_S, Rates, Samples, lengths, queue_counts
+from broker.kafka import records
+from broker.management.held import lengths
+from broker.management.rates import INTERVAL_S, Rates, Samples, partition_counts, queue_counts, topic_counts
+from topic_records import append_octets, record
 
 
 async def test_a_rate_is_the_difference_between_two_samples():
@@ -70,3 +73,36 @@ async def test_the_broker_is_sampled_every_five_seconds(api, autojump_clock):
     assert received == {"rate": 4.0}
     assert routed == {"rate": 2.0}
     assert empty["messages_details"] == {"rate": 0.0}
+
+
+async def test_rates_of_topics_are_those_of_their_partitions(api, mock_clock):
+    node = api.node
+    topic = node.topics.create("/", "t", 2)
+    first, second = topic.partitions
+    rates = Rates(node)
+    await rates.sample()
+    append_octets(first, records.build([record(b"x")] * 30))
+    append_octets(second, records.build([record(b"y")]))
+    await node.settled()
+    first.traffic.octets_out = 500
+    mock_clock.jump(5)
+    await rates.sample()
+    counts = (await topic_counts([topic]))[topic]
+    assert counts == (31, first.size + second.size, 500, 0)
+    found = rates.topics.details(topic, counts)
+    assert (found["records_in"], found["records_in_details"]) == (31, {"rate": 6.2})
+    assert found["octets_in_details"] == {"rate": round((first.size + second.size) / 5, 3)}
+    assert found["octets_out_details"] == {"rate": 100.0}
+    found = rates.partitions.details(second, partition_counts(second))
+    assert found["records_in_details"] == {"rate": 0.2}
+    length = rates.lengths.details(topic, (31, 31, 0))
+    assert (length["messages_details"], length["messages_unacknowledged_details"]) == (
+        {"rate": 6.2},
+        {"rate": 0.0},
+    )
+    assert rates.totals.details("/", (31, 31, 0))["messages_ready_details"] == {"rate": 6.2}
+    node.topics.delete(topic)
+    mock_clock.jump(5)
+    await rates.sample()
+    assert len(rates.topics) == len(rates.partitions) == 0
+    assert rates.totals.details("", (0, 0, 0))["messages_details"] == {"rate": -6.2}

@@ -9,11 +9,22 @@ import trio
 
 from api_here import api_here
 from broker.management import turns
-from broker.management.topics import held_by
+from broker.management.held import held_by
 from broker.model.topic import CONFIGS
 from topic_records import append, fill, record
 
 NOT_THERE = {"error": "Object Not Found", "reason": "Not Found"}
+
+
+def counted(records_in=0, octets_in=0, octets_out=0, delivered=0):
+    """As it is shown before there are rates."""
+    counts = {
+        "records_in": records_in,
+        "octets_in": octets_in,
+        "octets_out": octets_out,
+        "records_delivered": delivered,
+    }
+    return counts | {f"{name}_details": {"rate": 0.0} for name in counts}
 
 
 async def test_a_topic_is_made_shown_and_deleted(api):
@@ -33,6 +44,7 @@ async def test_a_topic_is_made_shown_and_deleted(api):
         "configs": {"retention.ms": "60000", "cleanup.policy": "compact"},
         "records": 0,
         "size": 0,
+        "record_stats": counted(),
     }
     assert effective.keys() == CONFIGS.keys()
     assert (effective["retention.ms"], effective["retention.bytes"]) == ("60000", "-1")
@@ -178,7 +190,8 @@ async def test_topics_are_added_up_and_come_in_pages(api):
     assert rows == [{"name": "b", "records": 6}, {"name": "c", "records": 4}, {"name": "a", "records": 2}]
     page = await api.get("/topics?page=2&page_size=2&columns=name")
     assert (page["items"], page["total_count"]) == ([{"name": "c"}], 3)
-    assert "records" not in (await api.get("/topics?disable_stats=true"))[0]
+    (row, *_) = await api.get("/topics?disable_stats=true")
+    assert not {"records", "record_stats"} & row.keys()
     topic = api.node.topics.topic("/", "b")
     assert (await api.get("/topics/%2F/b"))["size"] == sum(one.size for one in topic.partitions)
 
@@ -223,12 +236,35 @@ async def test_partitions_are_shown(api):
         "segments": 2,
         "last_timestamp": 7000,
         "producers": 1,
+        "record_stats": counted(3, one.size),
     }
     assert rows[10] == expected
     assert await api.get("/topics/%2F/t/partitions/10") == expected
     nothing = {"start_offset": 0, "high_watermark": 0, "size": 0, "segments": 0, "producers": 0}
-    assert rows[11] == {"partition": 11, **nothing, "last_timestamp": None}
+    assert rows[11] == {"partition": 11, **nothing, "last_timestamp": None, "record_stats": counted()}
+    assert "record_stats" not in await api.get("/topics/%2F/t/partitions/10?disable_stats=true")
     assert await api.get("/topics/%2F/t/partitions?columns=partition&sort=high_watermark&page=1&page_size=1")
+
+
+async def test_what_went_in_and_out_is_counted(api):
+    await api.put("/topics/%2F/t", {"partitions": 2})
+    first, second = api.node.topics.topic("/", "t").partitions
+    for _ in range(2):  # the second time it is known
+        batch = [record(b"x" * 10)] * 30
+        await append(api.node, first, *batch, producer_id=9, producer_epoch=0, base_sequence=0)
+    await append(api.node, second, record(b"y"))
+    client = await api.broker.connect()
+    channel = await client.channel(1)
+    await channel.qos(100)
+    await channel.consume("t", arguments={"x-stream-offset": "first"})
+    await channel.messages(31)
+    row = await api.get("/topics/%2F/t")
+    assert row["record_stats"] == counted(31, first.size + second.size, 301, 31)
+    rows = await api.get("/topics/%2F/t/partitions?sort=record_stats.records_in")
+    assert [row["record_stats"] for row in rows] == [
+        counted(1, second.size, 1, 1),
+        counted(30, first.size, 300, 30),
+    ]
 
 
 async def test_producers_are_shown(api):

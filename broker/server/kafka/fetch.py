@@ -204,18 +204,23 @@ def _try(asked: Fetch, *, final: bool) -> bool:
     size = 0
     answers = final
     served: list[tuple[TopicKey, int]] = []
+    sent: list[tuple[Partition, int]] = []
     for (topic, number), wanted in asked.wanted.items():
-        result = _read(asked, topic, number, wanted, asked.size_max - size)
+        partition = _find(asked.connection, topic, number)
+        result = _read(asked, number, partition, wanted, asked.size_max - size)
         octets = result["records"]
         size += len(octets)
         answers |= result["error_code"] != ErrorCode.NONE
-        if octets:
+        if octets and isinstance(partition, Partition):
             served.append((topic, number))
+            sent.append((partition, len(octets)))
         if asked.is_full or octets or _is_news(asked.session, (topic, number), result):
             found.setdefault(topic, []).append(result)
     if not (answers or size >= asked.size_min or not asked.wanted):
         return False
     asked.connection.node.metrics.record_octets_sent += size
+    for read, octets_out in sent:
+        read.traffic.octets_out += octets_out
     _tell(asked, found, served)
     return True
 
@@ -270,9 +275,10 @@ def _find(connection: KafkaConnection, key: TopicKey, number: int) -> Partition 
     return topic.partitions[number]
 
 
-def _read(asked: Fetch, key: TopicKey, number: int, wanted: Wanted, room: int) -> dict[str, Any]:
+def _read(
+    asked: Fetch, number: int, found: Partition | ErrorCode, wanted: Wanted, room: int
+) -> dict[str, Any]:
     """What one partition has; nothing if there is no room in the answer any more."""
-    found = _find(asked.connection, key, number)
     if isinstance(found, ErrorCode):
         return _failed(number, found)
     if wanted.leader_epoch > 0:

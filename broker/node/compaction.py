@@ -10,7 +10,7 @@ Flow:   `tidy`, called now and then, looks which partitions are due and goes ove
 Shape:  offsets stay what they were, and so does the start of the partition. A batch that has its producer's last
         sequence number stays, empty if need be. A segment of which nothing is left goes.
 Limits: one pass at a time in all, with a piece of a segment in memory and a map of `KEYS_MAX` keys (or those of a single
-        batch), 140 octets each; what does not fit is the next pass's.
+        batch), 150 octets each; what does not fit is the next pass's.
 Spec:   Kafka's LogCleaner; KIP-58 (lag), KIP-354 (max lag), KIP-534 (delete horizon). As there: never the last
         segment, a pass is due when the dirty part is larger than `min.cleanable.dirty.ratio` of all that could be
         compacted, and tombstones go with the first pass that comes behind their horizon.

@@ -2,10 +2,11 @@
 
 Flow:   a compactor's thread gives batches to `add`, in the order of offsets, until there is no more room; then
         `kept` says of every batch what stays of it.
-Shape:  a key of up to 15 octets, or the 16 octets of a hash of it → an offset.
-Limits: `keys_max` keys, about 140 octets each. A batch goes in whole or not at all, the first one in any case.
-Spec:   Kafka's SkimpyOffsetMap and Cleaner; its hash is MD5, of the same size.
-Why:    What is not in the map is kept, so that a part of a log is compacted as rightly as all of it.
+Shape:  a key of up to 39 octets, or the 40 octets of a hash of it → an offset.
+Limits: `keys_max` keys, about 150 octets each. A batch goes in whole or not at all, the first one in any case.
+Spec:   Kafka's SkimpyOffsetMap and Cleaner, which has MD5 of each key.
+Why:    What is not in the map is kept, so that a part of a log is compacted as rightly as all of it. A hash costs as
+        much as all else that is done for a record, and most keys, as UUIDs written out, are not longer than what it saves.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Final, TypeAlias
 
-from broker.kafka.rebuild import keys, rebuild
+from broker.kafka.outlines import outlines
+from broker.kafka.rebuild import rebuild
 from broker.kafka.records import CONTROL, RecordProblem, read_header
 from broker.storage import batch as batches
 from broker.storage.batch import Batch
 
 GiveWay: TypeAlias = Callable[[], None]
 
-_HASH_SIZE: Final = 16
+_HASH_SIZE: Final = 40
 # So many records are looked at between two looks at the clock.
 _GIVE_WAY_EVERY: Final = 256
 _LONG_MAX: Final = (1 << 63) - 1
@@ -49,23 +51,23 @@ class KeyMap:
         if self._offsets and len(self._offsets) + batch.count > self._keys_max:
             self.full = True
             return
-        for offset, key in self._keys(batch, give_way):
-            if key is not None:
-                self._offsets[_short(key)] = offset
+        self._offsets.update(self._found(batch, give_way))
         self.end = batch.next_offset
 
-    def _keys(self, batch: Batch, give_way: GiveWay) -> list[tuple[int, bytes | None]]:
-        """All of them, or none: a record that nobody can read must not make another one go."""
+    def _found(self, batch: Batch, give_way: GiveWay) -> dict[bytes, int]:
+        """All of its keys, or none: a record that nobody can read must not make another one go."""
         if batch.attributes & CONTROL:
-            return []
-        found: list[tuple[int, bytes | None]] = []
+            return {}
+        found: dict[bytes, int] = {}
         try:
-            records = keys(b"".join(batch.buffers))
+            records = outlines(b"".join(batch.buffers))
             while some := list(islice(records, _GIVE_WAY_EVERY)):
-                found += some
+                for offset, key, _, _, _ in some:
+                    if key is not None:  # `_short`, without the call
+                        found[key if len(key) < _HASH_SIZE else _hash(key)] = offset
                 give_way()
         except RecordProblem:
-            return []
+            return {}
         return found
 
     def kept(
@@ -116,4 +118,8 @@ class KeyMap:
 
 def _short(key: bytes) -> bytes:
     """Itself, or a hash, which is longer than those that are themselves."""
-    return key if len(key) < _HASH_SIZE else hashlib.blake2b(key, digest_size=_HASH_SIZE).digest()
+    return key if len(key) < _HASH_SIZE else _hash(key)
+
+
+def _hash(key: bytes) -> bytes:
+    return hashlib.blake2b(key, digest_size=_HASH_SIZE).digest()

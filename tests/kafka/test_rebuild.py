@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.kafka.compression import Codec, deflate, inflate
-from broker.kafka.rebuild import keys, rebuild
+from broker.kafka.outlines import outlines
+from broker.kafka.rebuild import rebuild
 from broker.kafka.records import (
     LOG_APPEND_TIME,
     BatchHeader,
@@ -16,10 +17,15 @@ from broker.kafka.records import (
     build,
     iterate,
     read_header,
+    read_varint,
     with_log_append_time,
 )
 from kafka_batches import MIB, NOW, SOME, batch_of, changed, codecs, lists_of_records
 from kafka_python import MemoryRecords
+
+
+def keys(batch, **limits):
+    return [(offset, key) for offset, key, *_ in outlines(batch, **limits)]
 
 
 def everything(offset, key, has_value):
@@ -150,7 +156,50 @@ def test_what_is_asked_of_a_record_is_what_it_has(some, codec, base_offset):
     asked = []
     rebuild(batch, lambda *outline: asked.append(outline))
     assert asked == [(each.offset, each.key, each.value is not None) for each in iterate(batch)]
-    assert list(keys(batch)) == [(each.offset, each.key) for each in iterate(batch)]
+    assert keys(batch) == [(each.offset, each.key) for each in iterate(batch)]
+
+
+plain = st.builds(
+    Record,
+    st.just(0),
+    st.integers(NOW, NOW + 20_000) | st.integers(-(1 << 63), (1 << 63) - 1),
+    st.none() | st.binary(max_size=70) | st.just(bytes(9000)),
+    st.none() | st.binary(max_size=70) | st.just(bytes(9000)),
+    st.lists(st.tuples(st.text(max_size=3), st.none() | st.binary(max_size=3)), max_size=2),
+)
+
+
+@given(st.lists(plain, min_size=1, max_size=70), st.integers(0, 1 << 60), codecs)
+def test_outlines_are_those_of_the_records(some, base_offset, codec):
+    """The plain form is to decode them."""
+    batch = build(some, base_offset=base_offset, compression_type=codec)
+    payload = inflate(codec, batch[61:], MIB)
+    decoded = list(iterate(batch))
+    found = list(outlines(batch))
+    assert [(offset, key) for offset, key, *_ in found] == [(each.offset, each.key) for each in decoded]
+    ends = [0, *[end for *_, end in found]]
+    assert ends[-1] == len(payload)
+    for each, begins, (_, _, value_at, start, end) in zip(decoded, ends, found, strict=False):
+        assert begins < start < value_at < end
+        assert payload[start] == 0
+        size, at = read_varint(payload, value_at)
+        assert (None if size < 0 else payload[at : at + size]) == each.value
+
+
+@given(st.data())
+def test_where_records_can_be_decoded_their_outlines_can_be_seen(data):
+    """And where they cannot, an outline says what is wrong, or what is wrong lies behind it."""
+    payload = bytearray(build(SOME)[61:])
+    for _ in range(data.draw(st.integers(1, 3))):
+        payload[data.draw(st.integers(0, len(payload) - 1))] = data.draw(st.integers(0, 255))
+    batch = batch_of(bytes(payload), data.draw(st.integers(1, 4)))
+    decoded = []
+    with suppress(RecordProblem):
+        decoded.extend((each.offset, each.key) for each in iterate(batch))
+    found = []
+    with suppress(RecordProblem):
+        found.extend((offset, key) for offset, key, *_ in outlines(batch))
+    assert found[: len(decoded)] == decoded
 
 
 @pytest.mark.parametrize("size", [62, 63, 64, 8191, 8192, 8193, 70_000])
@@ -158,9 +207,9 @@ def test_numbers_of_one_octet_two_and_more(size):
     """Of sizes of records, keys and values, and of offsets."""
     some = [Record(0, NOW, bytes(size - 10), b"v"), Record(0, NOW, b"k", bytes(size))]
     batch = changed(build(some), 23, ">i", size + 1)
-    assert list(keys(batch)) == [(0, bytes(size - 10)), (1, b"k")]
+    assert keys(batch) == [(0, bytes(size - 10)), (1, b"k")]
     many = build([Record(0, NOW, b"%d" % number) for number in range(size)])
-    assert list(keys(many)) == [(number, b"%d" % number) for number in range(size)]
+    assert keys(many) == [(number, b"%d" % number) for number in range(size)]
 
 
 @given(st.data(), codecs)
@@ -202,7 +251,7 @@ def test_records_that_are_none(payload, problem):
 def test_offsets_rise():
     twice = bytes.fromhex("0c 00 00 00 01 01 00") * 2
     with pytest.raises(RecordProblem, match="offset 0 where one from 1 to 1 comes"):
-        list(keys(batch_of(twice, 2)))
+        keys(batch_of(twice, 2))
 
 
 @pytest.mark.parametrize("codec", list(Codec))

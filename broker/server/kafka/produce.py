@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from broker.kafka import api, records
 from broker.kafka.api import Request
 from broker.kafka.errors import ErrorCode
+from broker.kafka.outlines import outlines
 from broker.kafka.records import BatchHeader, RecordProblem
 from broker.model.errors import ModelError
 from broker.model.user import Right
@@ -151,7 +152,8 @@ def _checked(partition: Partition, request: Request, octets: memoryview | None) 
 
 def _check_keys(octets: Any, inflated_size_max: int) -> None:
     """What is compacted by key needs one in each record."""
-    if any(record.key is None for record in records.iterate(octets, inflated_size_max=inflated_size_max)):
+    found = outlines(octets, inflated_size_max=inflated_size_max)
+    if any(key is None for _, key, _, _, _ in found):
         raise _Refused(ErrorCode.INVALID_RECORD, "a record of a compacted topic has no key")
 
 

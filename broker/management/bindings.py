@@ -2,7 +2,7 @@
 
 Shape:  properties_key: `~` for no key and no arguments; the quoted key; or that, `~` and a hash of the arguments.
 Spec:   RabbitMQ, whose hash is Erlang's own: clients take it as it is. Every queue is bound to the default
-        exchange with its name; nobody can change that.
+        exchange with its name; nobody can change that. A topic is a queue here, as its like is for RabbitMQ's clients.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterator
+from itertools import chain
 from typing import Final
 from urllib.parse import quote, quote_plus, unquote_plus
 
@@ -21,7 +22,7 @@ from broker.management.listing import Row, listed, shown_once
 from broker.management.routes import route
 from broker.management.schema import BindingBody
 from broker.management.tables import shown
-from broker.model.exchange import EXCHANGE, QUEUE, Binding, Destination
+from broker.model.exchange import EXCHANGE, QUEUE, TOPIC, Binding, Destination
 from broker.model.vhost import Vhost
 
 _KINDS: Final = {"q": QUEUE, "e": EXCHANGE}
@@ -45,17 +46,21 @@ def show(placed: Placed) -> Row:
         "source": binding.source,
         "vhost": vhost,
         "destination": binding.destination.name,
-        "destination_type": binding.destination.kind,
+        "destination_type": _spoken_kind(binding.destination),
         "routing_key": binding.routing_key,
         "arguments": shown(binding.arguments),
         "properties_key": properties_key(binding),
     }
 
 
+def _spoken_kind(end: Destination) -> str:
+    return QUEUE if end.kind == TOPIC else end.kind
+
+
 def key_of(placed: Placed) -> tuple[str, ...]:
     vhost, binding = placed
     end = binding.destination
-    return vhost, binding.source, end.kind, end.name, binding.routing_key
+    return vhost, binding.source, _spoken_kind(end), end.name, binding.routing_key
 
 
 def _default(queue: str) -> Binding:
@@ -65,29 +70,30 @@ def _default(queue: str) -> Binding:
 
 def _of_source(vhost: Vhost, source: str) -> Iterator[Binding]:
     if not source:
-        yield from map(_default, vhost.queues)
+        yield from map(_default, chain(vhost.queues, vhost.topics))
     elif source in vhost.exchanges:
         yield from vhost.exchanges[source].bindings.values()
 
 
 def _of_destination(vhost: Vhost, destination: Destination) -> Iterator[Binding]:
-    if destination.kind == QUEUE and destination.name in vhost.queues:
+    if destination.kind == TOPIC or (destination.kind == QUEUE and destination.name in vhost.queues):
         yield _default(destination.name)
     yield from vhost.bindings_to(destination)
 
 
 def _between(call: Call, vhost: Vhost) -> list[Binding]:
-    source, destination = call.exchange_name("source"), _destination(call)
+    source, destination = call.exchange_name("source"), _destination(call, vhost)
     return [binding for binding in _of_destination(vhost, destination) if binding.source == source]
 
 
-def _destination(call: Call) -> Destination:
+def _destination(call: Call, vhost: Vhost) -> Destination:
     """Raises Refused for what is neither `q` nor `e`."""
     kind = _KINDS.get(call.name("kind"))
     if kind is None:
         raise not_there()
-    name = call.name("destination") if kind == QUEUE else call.exchange_name("destination")
-    return Destination(kind, name)
+    if kind == QUEUE:
+        return vhost.destination_of(call.name("destination"))
+    return Destination(kind, call.exchange_name("destination"))
 
 
 async def _listed(call: Call, vhost: Vhost, found: Iterator[Binding] | list[Binding]) -> Response:
@@ -125,9 +131,10 @@ async def list_of_destination(call: Call) -> Response:
 @route("GET", "/api/queues/{vhost}/{queue}/bindings")
 async def list_of_queue(call: Call) -> Response:
     vhost = call.vhost()
-    if call.name("queue") not in vhost.queues:
+    name = call.name("queue")
+    if name not in vhost.queues and name not in vhost.topics:
         raise not_there()
-    return await _listed(call, vhost, _of_destination(vhost, Destination(QUEUE, call.name("queue"))))
+    return await _listed(call, vhost, _of_destination(vhost, vhost.destination_of(name)))
 
 
 @route("GET", "/api/bindings/{vhost}/e/{source}/{kind}/{destination}")
@@ -142,7 +149,7 @@ async def list_between(call: Call) -> Response:
 @route("POST", "/api/bindings/{vhost}/e/{source}/{kind}/{destination}")
 async def post_binding(call: Call) -> Response:
     vhost = call.vhost()
-    source, destination = call.exchange_name("source"), _destination(call)
+    source, destination = call.exchange_name("source"), _destination(call, vhost)
     body = call.body(BindingBody)
     call.check_ends(vhost, source, destination.kind, destination.name)
     if destination.kind == QUEUE:

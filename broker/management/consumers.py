@@ -14,6 +14,7 @@ from broker.management.tables import shown
 from broker.model.queue import Queue
 from broker.node.node import Node
 from broker.node.peers import ConsumerSnapshot
+from broker.node.topics import Topic
 
 
 class Consuming(NamedTuple):
@@ -63,9 +64,9 @@ def show(node: Node, one: Consuming) -> Row:
     }
 
 
-async def consumers_of(node: Node, queue: Queue) -> list[Row]:
-    """Those of one queue."""
-    if not len(queue.consumers):
+async def consumers_of(node: Node, queue: Queue | Topic) -> list[Row]:
+    """Those of one queue or stream."""
+    if not len(queue.readers if isinstance(queue, Topic) else queue.consumers):
         return []
     found = consuming([one for one in await connected(node) if one.connection.vhost == queue.vhost])
     return [show(node, one) for one in found if one.consumer.queue == queue.name]

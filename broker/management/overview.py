@@ -11,7 +11,7 @@ from broker.management import runtime
 from broker.management.auth import may
 from broker.management.call import Call
 from broker.management.connections import Connected, visible
-from broker.management.held import added, totals
+from broker.management.held import added, streams_in, totals
 from broker.management.http import Response, as_json
 from broker.management.listing import Row, shown_once
 from broker.management.rates import churn_counts, node_counts
@@ -81,12 +81,14 @@ def _names(call: Call) -> Row:
 def _object_totals(call: Call, clients: list[Connected]) -> Row:
     vhosts = call.vhosts()
     queues = [queue for vhost in vhosts for queue in vhost.queues.values()]
+    streams = [topic for vhost in vhosts for topic in streams_in(call.node, vhost)]
     return {
         "connections": len(clients),
         "channels": sum(len(client.connection.channels) for client in clients),
-        "queues": len(queues),
+        "queues": len(queues) + len(streams),
         "exchanges": sum(len(vhost.exchanges) for vhost in vhosts),
-        "consumers": sum(len(queue.consumers) for queue in queues),
+        "consumers": sum(len(queue.consumers) for queue in queues)
+        + sum(len(stream.readers) for stream in streams),
     }
 
 

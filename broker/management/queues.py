@@ -1,27 +1,29 @@
 """Queues: list, show, declare, delete, purge.
 
 Spec:   RabbitMQ's fields, as far as they can be true here: what nobody measures is left out. `messages_ram` and
-        `message_bytes_ram` are of the messages that are ready. A stream is declared, shown and deleted here, and listed
-        among the topics.
+        `message_bytes_ram` are of the messages that are ready. A topic is a queue here, too, of the type stream
+        (`streams.py`).
 """
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable, Sequence
 
+from broker.management import streams
 from broker.management.call import NOBODY, Call
 from broker.management.consumers import consumers_of
 from broker.management.errors import bad_request, not_there
-from broker.management.held import held_by, lengths
+from broker.management.held import held_by, lengths, streams_in
 from broker.management.http import Response
 from broker.management.listing import Row, listed, shown_once
 from broker.management.rates import Rates, queue_counts
 from broker.management.routes import route
 from broker.management.schema import QueueBody
 from broker.management.tables import shown
-from broker.model.arguments import STREAM
+from broker.model.errors import NotImplementedHere
 from broker.model.exchange import EXCHANGE, QUEUE
 from broker.model.queue import Queue
+from broker.model.resource import spoken
 from broker.model.user import Right
 from broker.model.vhost import Vhost
 from broker.node.node import Node
@@ -29,12 +31,18 @@ from broker.node.streams import declare_queue, topic_of
 from broker.node.topics import Topic
 
 
-def key_of(queue: Queue) -> tuple[str, str]:
+def key_of(queue: Queue | Topic) -> tuple[str, str]:
     return queue.vhost, queue.name
 
 
 def queue_of(call: Call, vhost: Vhost) -> Queue:
-    """The queue in the path. Raises Refused if there is none, ResourceLocked if a connection has it alone."""
+    """The queue in the path, which can be emptied.
+
+    Raises Refused if there is none, ResourceLocked if a connection has it alone, NotImplementedHere for a stream.
+    """
+    if call.name("queue") in vhost.topics:
+        of = spoken(QUEUE, call.name("queue"), vhost.name)
+        raise NotImplementedHere(f"{of} is a stream, which nothing is taken from; topics show their records")
     if call.name("queue") not in vhost.queues:
         raise not_there()
     return vhost.queue(call.name("queue"), NOBODY)
@@ -94,50 +102,44 @@ def _show_plain(node: Node, totals: bool, queue: Queue) -> Row:
     return row
 
 
+async def _view(call: Call, topics: Sequence[Topic]) -> Callable[[Queue | Topic], Row]:
+    """How queues, and these streams, are shown."""
+    node, rates = call.node, call.api.rates
+    if call.flag("disable_stats"):
+        totals = call.flag("enable_queue_totals")
+        held = await held_by(topics) if totals else {}
+        found = {topic: one.lengths for topic, one in held.items()}
+        return lambda one: (
+            streams.show_plain(node, found, one) if isinstance(one, Topic) else _show_plain(node, totals, one)
+        )
+    seen = await streams.seen_of(topics)
+    return lambda one: (
+        streams.show(node, rates, seen, one) if isinstance(one, Topic) else show(node, rates, one)
+    )
+
+
 @route("GET", "/api/queues")
 @route("GET", "/api/queues/detailed")
 @route("GET", "/api/queues/{vhost}")
 async def list_queues(call: Call) -> Response:
-    queues = [queue for vhost in call.vhosts() for queue in vhost.queues.values()]
-    if call.flag("disable_stats"):
-        view = partial(_show_plain, call.node, call.flag("enable_queue_totals"))
-    else:
-        view = partial(show, call.node, call.api.rates)
-    return await listed(call.request.query, queues, view, key_of)
-
-
-async def _show_stream(node: Node, topic: Topic) -> Row:
-    """A topic as AMQP sees it; how it is configured is shown among the topics."""
-    row: Row = {
-        "name": topic.name,
-        "vhost": topic.vhost,
-        "type": STREAM,
-        "durable": True,
-        "auto_delete": False,
-        "exclusive": False,
-        "arguments": {"x-queue-type": STREAM},
-        "node": node.options.name,
-        "state": "running",
-    }
-    row["messages"], row["message_bytes"] = (await held_by([topic]))[topic]
-    row["messages_ready"] = row["messages"]
-    row["messages_unacknowledged"] = 0
-    row["consumers"] = len(topic.readers)
-    return row
+    vhosts = call.vhosts()
+    topics = [topic for vhost in vhosts for topic in streams_in(call.node, vhost)]
+    view = await _view(call, topics)
+    found: list[Queue | Topic] = [queue for vhost in vhosts for queue in vhost.queues.values()]
+    found += topics
+    return await listed(call.request.query, found, view, key_of)
 
 
 @route("GET", "/api/queues/{vhost}/{queue}")
 async def get_queue(call: Call) -> Response:
     vhost = call.vhost()
     topic = topic_of(call.node, vhost, call.name("queue"))
-    if topic is not None:
-        return shown_once(call.request.query, await _show_stream(call.node, topic))
-    queue = vhost.queues.get(call.name("queue"))
+    queue = topic or vhost.queues.get(call.name("queue"))
     if queue is None:
         raise not_there()
+    row = (await _view(call, [topic] if topic is not None else []))(queue)
     if call.flag("disable_stats"):
-        return shown_once(call.request.query, _show_plain(call.node, call.flag("enable_queue_totals"), queue))
-    row = show(call.node, call.api.rates, queue)
+        return shown_once(call.request.query, row)
     consumers = await consumers_of(call.node, queue)
     row["consumer_details"] = consumers
     row["exclusive_consumer_tag"] = next(

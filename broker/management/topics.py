@@ -9,18 +9,18 @@ Spec:   ours, in the manner of RabbitMQ's queues. `records` are the offsets from
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
 
 from broker.management.call import Call, whole
 from broker.management.errors import not_there
-from broker.management.held import Held, held_by
 from broker.management.http import Response
 from broker.management.listing import Row, listed, shown_once
-from broker.management.rates import Counts, Rates, partition_counts, topic_counts
+from broker.management.rates import Rates, partition_counts
 from broker.management.routes import route
 from broker.management.schema import TopicBody
+from broker.management.streams import Seen, seen_of
 from broker.model.errors import NotAllowed
 from broker.model.producer import ProducerSnapshot
 from broker.model.topic import CONFIGS, check_configs, value_of
@@ -59,13 +59,6 @@ def check_not_internal(topic: Topic) -> None:
         raise NotAllowed(f"topic '{topic.name}' is the broker's own")
 
 
-class Seen(NamedTuple):
-    """What was found out of topics, to be shown."""
-
-    held: Mapping[Topic, Held]
-    counts: Mapping[Topic, Counts]
-
-
 def show(node: Node, rates: Rates, seen: Seen | None, topic: Topic) -> Row:
     """A row of a list; what a topic holds and counts is in it if that is known."""
     row: Row = {
@@ -87,7 +80,7 @@ def show(node: Node, rates: Rates, seen: Seen | None, topic: Topic) -> Row:
 async def _seen(call: Call, topics: Sequence[Topic]) -> Seen | None:
     if call.flag("disable_stats"):
         return None
-    return Seen(await held_by(topics), await topic_counts(topics))
+    return await seen_of(topics)
 
 
 @route("GET", "/api/topics")

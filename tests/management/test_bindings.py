@@ -165,3 +165,25 @@ async def test_a_list_has_all_of_them_in_order(bound):
         {"vhost": "second", "source": "", "destination": "q"},
     ]
     assert await bound.get("/bindings/second?columns=source") == [{"source": ""}]
+
+
+async def test_a_stream_is_bound_as_a_queue_is(api):
+    await api.put("/topics/%2F/s")
+    (default,) = await api.get("/queues/%2F/s/bindings")
+    assert (default["source"], default["destination_type"], default["routing_key"]) == ("", "queue", "s")
+    answer = await api.post("/bindings/%2F/e/amq.topic/q/s", {"routing_key": "a.#"})
+    assert (answer.status_code, answer.headers["location"]) == (201, "s/a.%2523")
+    rows = await api.get("/queues/%2F/s/bindings")
+    assert rows == await api.get("/bindings") == await api.get("/bindings/%2F")
+    assert rows[0] == default
+    bound = rows[1]
+    assert (bound["source"], bound["destination"], bound["destination_type"]) == ("amq.topic", "s", "queue")
+    assert await api.get("/exchanges/%2F/amq.topic/bindings/source") == [bound]
+    assert await api.get("/exchanges/%2F/amq.default/bindings/source") == [default]
+    assert await api.get("/bindings/%2F/e/amq.topic/q/s") == [bound]
+    path = "/bindings/%2F/e/amq.topic/q/s/a.%2523"
+    assert await api.get(path) == bound
+    assert (await api.delete(path)).status_code == 204
+    assert await api.get("/queues/%2F/s/bindings") == [default]
+    assert (await api.ask("GET", "/queues/%2F/none/bindings")).status_code == 404
+    assert (await api.post("/bindings/%2F/e/amq.topic/q/none", {})).status_code == 404

@@ -339,3 +339,95 @@ async def test_whoever_may_not_configure_declares_and_deletes_no_stream(api):
     assert (await api.put("/queues/%2F/t", STREAM, user=reader)).status_code == 401
     assert (await api.delete("/queues/%2F/s", user=reader)).status_code == 401
     assert api.node.topics.find("/", "s") is not None
+
+
+async def with_stream(api):
+    """A queue `a` with one message, a stream `s` with three and a consumer, and a topic `t`."""
+    await api.put("/queues/%2F/a", {"durable": True})
+    await api.put("/queues/%2F/s", STREAM)
+    await api.put("/topics/%2F/t", {"partitions": 2})
+    client = await api.broker.connect()
+    channel = await client.channel(1)
+    await channel.confirm_mode()
+    for number, name in enumerate(("a", "s", "s", "s"), 1):
+        await channel.publish(b"hello", to=name)
+        await channel.confirms(number, since=number)
+    await channel.qos(10)
+    await channel.consume("s", arguments={"x-stream-offset": "first"}, consumer_tag="reads")
+    await channel.messages(3)
+
+
+async def test_streams_and_topics_are_listed_among_the_queues(api):
+    await with_stream(api)
+    rows = await api.get("/queues")
+    assert rows == await api.get("/queues/%2F")
+    found = [
+        (row["name"], row["type"], row["messages"], row["messages_ready"], row["consumers"]) for row in rows
+    ]
+    assert found == [("a", "classic", 1, 1, 0), ("s", "stream", 3, 3, 1), ("t", "stream", 0, 0, 0)]
+    stream = rows[1]
+    one = await api.get("/queues/%2F/s")
+    assert stream.items() <= one.items()
+    assert [consumer["consumer_tag"] for consumer in one["consumer_details"]] == ["reads"]
+    assert (one["exclusive_consumer_tag"], one["leader"], one["durable"]) == (None, one["node"], True)
+    assert {name: row for name, row in one["message_stats"].items() if not name.endswith("_details")} == {
+        "publish": 3,
+        "deliver_get": 3,
+    }
+    assert one["messages_details"] == one["message_stats"]["publish_details"] == {"rate": 0.0}
+    assert one["message_bytes"] == (await api.get("/topics/%2F/s"))["size"]
+    assert "message_stats" not in rows[2]
+
+
+async def test_streams_are_sorted_and_cut_into_pages_as_queues_are(api):
+    await with_stream(api)
+    rows = await api.get("/queues?sort=messages&sort_reverse=true&columns=name,message_stats.publish")
+    assert rows == [{"name": "s", "message_stats": {"publish": 3}}, {"name": "a", "message_stats": {"publish": 1}},
+                    {"name": "t"}]  # fmt: skip
+    page = await api.get("/queues?page=2&page_size=2&columns=name")
+    assert (page["items"], page["total_count"], page["page_count"]) == ([{"name": "t"}], 3, 2)
+    page = await api.get("/queues/%2F?page=1&name=^[st]$&use_regex=true&columns=name,type")
+    assert page["items"] == [{"name": "s", "type": "stream"}, {"name": "t", "type": "stream"}]
+    rows = await api.get("/queues?disable_stats=true")
+    assert ["messages" in row for row in rows] == [False] * 3
+    rows = await api.get("/queues?disable_stats=true&enable_queue_totals=true")
+    assert [row["messages"] for row in rows] == [1, 3, 0]
+    assert not any("consumers" in row for row in rows)
+
+
+async def test_streams_are_in_what_the_broker_adds_up_to(api):
+    await with_stream(api)
+    found = await api.get("/overview")
+    assert (found["object_totals"]["queues"], found["object_totals"]["consumers"]) == (3, 1)
+    assert (found["queue_totals"]["messages"], found["queue_totals"]["messages_ready"]) == (4, 4)
+    (row,) = await api.get("/vhosts")
+    assert (row["messages"], row["messages_unacknowledged"]) == (4, 0)
+    assert (await api.get("/vhosts/%2F"))["messages_ready"] == 4
+    user = api.add_user("looks", "management")
+    assert (await api.get("/overview", user=user))["queue_totals"]["messages"] == 4
+
+
+async def test_the_brokers_own_topics_are_no_queues(api):
+    api.node.topics.create("/", "own", 1, internal=True)
+    assert await api.get("/queues") == []
+    assert (await api.ask("GET", "/queues/%2F/own")).json() == NOT_THERE
+    assert (await api.get("/overview"))["object_totals"]["queues"] == 0
+
+
+async def test_streams_of_a_vhost_are_for_whoever_may_see_it(api):
+    await api.put("/vhosts/second")
+    await api.put("/queues/second/s", STREAM)
+    user = api.add_user("one", "management")
+    assert await api.get("/queues", user=user) == []
+    assert [row["vhost"] for row in await api.get("/queues")] == ["second"]
+
+
+async def test_nothing_is_taken_from_a_stream(api):
+    await api.put("/queues/%2F/s", STREAM)
+    got = {"count": 1, "ackmode": "ack_requeue_true", "encoding": "auto"}
+    reason = "queue 's' in vhost '/' is a stream, which nothing is taken from; topics show their records"
+    for answer in (
+        await api.delete("/queues/%2F/s/contents"),
+        await api.post("/queues/%2F/s/get", got),
+    ):
+        assert (answer.status_code, answer.json()["reason"]) == (400, reason)

@@ -124,7 +124,7 @@ CONFIGS: Final[Mapping[str, Config]] = {
     ),
     "retention.bytes": _long(-1, -1),
     "retention.ms": _long(-1, 7 * _DAY_MS),
-    "segment.bytes": _int(1024 * 1024, 1024 * 1024 * 1024),
+    "segment.bytes": _int(1024 * 1024, 64 * 1024 * 1024),
     "segment.index.bytes": _int(4, 10 * 1024 * 1024, effective=False),
     "segment.jitter.ms": _long(0, 0, effective=False),
     "segment.ms": _long(1, 7 * _DAY_MS),

@@ -42,8 +42,7 @@ logger = logging.getLogger("broker.node")
 PARTITIONS_MAX = 20_000
 # A few microseconds each, in which the loop stands still.
 _TIDIED_AT_ONCE = 2000
-# A segment is read into memory when it is checked, so that Kafka's gigabyte would be too much.
-_SEGMENT_SIZE_MAX = 64 * 1024 * 1024
+_SEGMENT_SIZE_MAX = 1024 * 1024 * 1024
 
 
 @dataclass(slots=True, eq=False)

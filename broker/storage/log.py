@@ -4,8 +4,8 @@ Flow:   the owner hands over batches and settlements (`write`), and gets them ba
         another thread to carry out; when that is done it says `written`. Until then reads find the
         batches in memory. Of what an owner has not handed over yet, a log knows nothing.
 Shape:  see `batch`, `segment`, `settlements`. Offsets rise and may have gaps.
-Limits: a segment has at most `segment_size_max` octets, unless a single batch has more, and spans at
-        most a million offsets, as what is settled of it may take an octet for each.
+Limits: a segment has at most `segment_size_max` octets, unless a single batch has more, and, if they are
+        settled, spans at most a million offsets, as what is settled of it may take an octet for each.
 Why:    Everything here runs in one thread and touches no file but to read: what must be written is data
         (see `node/flusher.py`), so that the loop never waits for the disk.
 """
@@ -118,6 +118,8 @@ class Log:
             if not writes or writes[-1].path != path:
                 writes.append(Write(path, segment.size, [], False, segment.unnamed, segment.unsynced))
                 segment.unnamed = False
+            if not self.settles:  # what is missing is not noted: that would take an octet for each
+                segment.next_offset = batch.base_offset
             segment.add(batch)
             write = writes[-1]
             write.buffers += batch.buffers
@@ -137,7 +139,8 @@ class Log:
         if segment is not None and not segment.sealed:
             fits = segment.size + batch.size <= self.segment_size_max
             fits = fits and not self.roll_due
-            if not segment.size or (fits and batch.next_offset - segment.base_offset <= SEGMENT_OFFSETS_MAX):
+            short = not self.settles or batch.next_offset - segment.base_offset <= SEGMENT_OFFSETS_MAX
+            if not segment.size or (fits and short):
                 self.roll_due = False
                 return segment
             self._seal(segment, writes)

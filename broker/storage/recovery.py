@@ -7,7 +7,7 @@ Shape:  four passes over a directory
         3. cut the end of the last segment back to its last whole batch
         4. lay the journal over, read the settlements, and raise `next_offset` over every offset that was
            settled or handed out; files beside a segment that is gone go when what they say is safe
-Limits: a scan holds one segment in memory.
+Limits: of a segment see `scan`; a file of settlements is in memory whole.
 Why:    What is wrong at the end of a log was never confirmed, or the journal has it: a commit is answered
         after its sync. With sound batches behind it, it is the same (a disk writes in the order it likes
         until it is told to sync) or damage: what the journal has of it is put back, the rest passed over
@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from broker.storage import index as index_file
@@ -34,7 +34,7 @@ from broker.storage.index import Index
 from broker.storage.journal import Entry
 from broker.storage.log import Log
 from broker.storage.noted import SAFE, joined
-from broker.storage.scan import Part, walk
+from broker.storage.scan import PIECE_SIZE, Part, walk
 from broker.storage.segment import (
     COMPANION_SUFFIXES,
     CUT_SUFFIX,
@@ -181,21 +181,21 @@ def mend(files: Files, reader: Handles, log: Log, error: CorruptLog) -> tuple[Re
         path = segment.path(LOG_SUFFIX)
         if path != error.path:
             continue
-        octets = reader.read(path, 0, segment.readable_size)
         segment.damage = []
         segment.index = Index()
         due = segment.base_offset
-        latest = 0
-        for part in walk(octets, due, segment.next_offset):
+        latest = end = 0
+        for part in walk(reader, path, segment.readable_size, range(due, segment.next_offset)):
+            end = part.end
             if part.batch is not None:
                 segment.index.add(part.batch.base_offset, part.at, latest)
                 latest = max(latest, part.batch.max_timestamp)
                 due = part.batch.next_offset
                 continue
             report.damaged.append(f"{path} at octet {part.at}: {part.reason}; {_passed_over(part)}")
-            _save(files, path, octets[part.at : part.end], part.at, report)
+            _save(files, reader, path, range(part.at, part.end), report)
             lost += _give_up(log, segment, range(part.at, part.end), due, part.following)
-        if missing := range(len(octets), segment.readable_size):
+        if missing := range(end, segment.readable_size):
             report.damaged.append(f"{path} at octet {missing.start}: {len(missing)} octets are missing")
             lost += _give_up(log, segment, missing, due, None)
     log.reread()
@@ -245,20 +245,18 @@ def _scan(opening: _Opening, segment: Segment, stop: int) -> None:
     """Take the batches that are sound, and leave nothing else in the file."""
     files, reader, report = opening.files, opening.reader, opening.report
     path = segment.path(LOG_SUFFIX)
-    octets = reader.read(path, 0, max(files.size(path), 0))
-    reader.forget(path)
+    size = end = max(files.size(path), 0)
     sound: list[range | Batch] = []
-    end = len(octets)
     rewrite = False
-    for part in walk(octets, segment.base_offset, stop):
+    for part in walk(reader, path, size, range(segment.base_offset, stop)):
         if part.batch is not None:
             _take(segment, part.batch, opening.settles)
-            sound.append(range(part.at, part.end))
+            _add(sound, range(part.at, part.end))
             continue
         said = f"{path} at octet {part.at}: {part.reason}; "
         put_back = _between(opening.journaled, segment.next_offset, part.following)
-        if part.following is None or (not put_back and _unfinished(opening, segment, octets, part)):
-            _cut(opening, segment, octets, part, said)
+        if part.following is None or (not put_back and _unfinished(opening, segment, part)):
+            _cut(opening, segment, range(part.at, size), part, said)
             end = part.at
             break
         rewrite = True
@@ -272,28 +270,29 @@ def _scan(opening: _Opening, segment: Segment, stop: int) -> None:
             said += "; they were not finished, or are damaged"
         (report.cut if put_back else report.damaged).append(said)
         if not put_back or part.reason not in _UNWRITTEN:
-            _save(files, path, octets[part.at : part.end], part.at, report)
+            _save(files, reader, path, range(part.at, part.end), report)
     segment.readable_size = segment.size
     segment.unsynced = bool(sound)
     if rewrite:
-        _replace(files, path, [_octets_of(part, octets) for part in sound])
-    elif end < len(octets):
+        _replace(files, path, itertools.chain.from_iterable(_pieces_of(reader, path, one) for one in sound))
+    elif end < size:
         files.truncate(path, end)
+    reader.forget(path)
 
 
-def _cut(opening: _Opening, segment: Segment, octets: bytes, part: Part, said: str) -> None:
+def _cut(opening: _Opening, segment: Segment, octets: range, part: Part, said: str) -> None:
     """Say that the end of a file goes, from a bad part on, and keep what may be of use to somebody."""
     report = opening.report
     lost = segment.sealed or segment.next_offset < opening.safe
-    said += f"{len(octets) - part.at} octets are cut"
+    said += f"{len(octets)} octets are cut"
     if part.following is not None:
         said += ", as what is behind a hole was not finished either"
     (report.damaged if lost else report.cut).append(said)
     if lost or part.following is not None or part.reason not in _UNWRITTEN:
-        _save(opening.files, segment.path(LOG_SUFFIX), octets[part.at :], part.at, report)
+        _save(opening.files, opening.reader, segment.path(LOG_SUFFIX), octets, report)
 
 
-def _unfinished(opening: _Opening, segment: Segment, octets: bytes, part: Part) -> bool:
+def _unfinished(opening: _Opening, segment: Segment, part: Part) -> bool:
     """Whether a hole at the end of a log is of a commit that nobody has heard of, with all that is behind it.
 
     There may be one such commit, as the next one begins when it is safe: it was safe if the journal has a later one.
@@ -306,18 +305,43 @@ def _unfinished(opening: _Opening, segment: Segment, octets: bytes, part: Part) 
     due = segment.next_offset
     if due < opening.safe or any(batch.base_offset >= due for batch in opening.journaled):
         return False
-    return _has_unwritten_sector(octets, part, opening.files.sector_size)
+    pieces = _pieces(opening.reader, segment.path(LOG_SUFFIX), range(part.at, part.end))
+    return _has_unwritten_sector(pieces, part.at, opening.files.sector_size)
 
 
-def _has_unwritten_sector(octets: bytes, part: Part, sector_size: int) -> bool:
+def _has_unwritten_sector(pieces: Iterable[bytes], position: int, sector_size: int) -> bool:
     """What a loss of power leaves where there was no file before is zeros; damage mostly is something else."""
-    at = part.at
-    while at < part.end:
-        end = min(at - at % sector_size + sector_size, part.end)
-        if octets.count(0, at, end) == end - at:
-            return True
-        at = end
+    for octets in pieces:
+        at = 0
+        while at < len(octets):
+            end = min(at + sector_size - (position + at) % sector_size, len(octets))
+            if octets.count(0, at, end) == end - at:
+                return True
+            at = end
+        position += len(octets)
     return False
+
+
+def _pieces(reader: Handles, path: str, octets: range) -> Iterator[bytes]:
+    """Of a file, each up to a place that is a multiple of their size, so that no sector lies in two."""
+    at = octets.start
+    while at < octets.stop:
+        end = min(at - at % PIECE_SIZE + PIECE_SIZE, octets.stop)
+        yield reader.read(path, at, end - at)
+        at = end
+
+
+def _add(sound: list[range | Batch], octets: range) -> None:
+    """Behind what is there: as the same part, if it goes on where that ends."""
+    last = sound[-1] if sound else None
+    if isinstance(last, range) and last.stop == octets.start:
+        sound[-1] = range(last.start, octets.stop)
+    else:
+        sound.append(octets)
+
+
+def _pieces_of(reader: Handles, path: str, part: range | Batch) -> Iterator[bytes]:
+    return _pieces(reader, path, part) if isinstance(part, range) else iter(part.buffers)
 
 
 def _take(segment: Segment, batch: Batch, settles: bool) -> None:
@@ -326,10 +350,6 @@ def _take(segment: Segment, batch: Batch, settles: bool) -> None:
     segment.add(batch)
     if batch.transient:  # of a process that is gone
         segment.settle(range(batch.base_offset, batch.next_offset))
-
-
-def _octets_of(part: range | Batch, octets: bytes) -> bytes:
-    return octets[part.start : part.stop] if isinstance(part, range) else b"".join(part.buffers)
 
 
 def _between(journaled: Sequence[Batch], first: int, stop: int | None) -> list[Batch]:
@@ -347,12 +367,12 @@ def _between(journaled: Sequence[Batch], first: int, stop: int | None) -> list[B
     return found
 
 
-def _save(files: Files, path: str, octets: bytes, position: int, report: Report) -> None:
+def _save(files: Files, reader: Handles, path: str, octets: range, report: Report) -> None:
     """Keep what is cut, for whoever wants to look; on a full disk that is too much to ask."""
-    saved = f"{path.removesuffix(LOG_SUFFIX)}.{position}{CUT_SUFFIX}"
+    saved = f"{path.removesuffix(LOG_SUFFIX)}.{octets.start}{CUT_SUFFIX}"
     writer = files.handles(1)
     try:
-        writer.write(saved, 0, [octets])
+        _write_all(writer, saved, _pieces(reader, path, octets))
     except DiskFull:
         report.cut.append(f"{saved}: there is no room to keep what was cut")
         writer.forget(saved)
@@ -360,12 +380,20 @@ def _save(files: Files, path: str, octets: bytes, position: int, report: Report)
     writer.close()
 
 
-def _replace(files: Files, path: str, buffers: list[bytes]) -> None:
+def _write_all(writer: Handles, path: str, pieces: Iterable[bytes]) -> None:
+    position = 0
+    for octets in pieces:
+        writer.write(path, position, [octets])
+        position += len(octets)
+
+
+def _replace(files: Files, path: str, pieces: Iterable[bytes]) -> None:
     """Write the file anew beside the old one, then put it in its place."""
     written = os.path.splitext(path)[0] + REWRITE_SUFFIX
     files.remove(written)
     writer = files.handles(1)
-    writer.write(written, 0, buffers, sync=True)
+    _write_all(writer, written, itertools.chain(pieces, [b""]))  # even if there is nothing left
+    writer.sync(written)
     writer.close()
     files.rename(written, path)
     files.sync_directory(os.path.dirname(path))

@@ -1,17 +1,21 @@
 """Walk over a segment's file that may be damaged: from batch to sound batch.
 
 Flow:   recovery walks over files that it cannot believe, and over those in which a reader stumbled.
+Limits: a piece of the file in memory, or two batches; from the first bad octet on the rest of it.
 Why:    A payload may hold what looks like a batch, so that a batch must have an offset that is due there, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from broker.storage import batch as batches
 from broker.storage.batch import Batch
+from broker.storage.file import Handles
 from broker.storage.segment import OFFSET_MAX, SEGMENT_OFFSETS_MAX
+
+PIECE_SIZE: Final = 1024 * 1024
 
 
 class Part(NamedTuple):
@@ -25,25 +29,77 @@ class Part(NamedTuple):
     """The base offset of the sound batch behind bad octets."""
 
 
-def walk(octets: bytes, due: int, stop: int = OFFSET_MAX) -> Iterator[Part]:
-    """What lies in a segment's file whose first offset is `due` or behind it, and whose last lies before `stop`.
+def walk(reader: Handles, path: str, size: int, bounds: range) -> Iterator[Part]:
+    """What lies in the first `size` octets of a segment's file, with offsets within `bounds`; it may be shorter.
 
-    Where that is not known, offsets cannot be far from each other.
+    Where nobody knows the last of them, offsets cannot be far from each other.
     """
-    at = 0
-    bounds = range(due, stop)
-    while at < len(octets):
-        reason = _problem(octets, at, due, bounds)
+    window = _Window(reader, path, size)
+    at, due = 0, bounds.start
+    while at < window.size:
+        where = window.hold(at)
+        reason = _problem(window.octets, where, due, bounds)
         if not reason:
-            batch = batches.decode(octets, at)
+            batch = batches.decode(window.octets, where)
             part = Part(at, at + batch.size, batch)
             due = batch.next_offset
-        else:
-            end = _next_sound(octets, at, due, bounds)
-            following = None if end is None else batches.span(octets, end).base_offset
-            part = Part(at, len(octets) if end is None else end, None, reason, following)
+        elif at < window.size:
+            rest = window.hold_rest(at)
+            end = _next_sound(rest, 0, due, bounds)
+            following = None if end is None else batches.span(rest, end).base_offset
+            part = Part(at, at + (len(rest) if end is None else end), None, reason, following)
+        else:  # it ends here, before it should
+            return
         yield part
         at = part.end
+
+
+class _Window:
+    """A piece of a file."""
+
+    __slots__ = ("_begin", "_path", "_reader", "octets", "size")
+
+    def __init__(self, reader: Handles, path: str, size: int) -> None:
+        self._reader = reader
+        self._path = path
+        self._begin = 0
+        self.octets = b""
+        self.size = size
+        """Of the file, as far as is known."""
+
+    def hold(self, at: int) -> int:
+        """Have the batch at `at` here whole, and the next one, if the file has them; returns where it starts."""
+        where = at - self._begin
+        if self._has_two(where):
+            return where
+        want = PIECE_SIZE
+        self._load(at, want)
+        while not self._has_two(0):
+            want *= 2
+            self._load(at, want)
+        return 0
+
+    def hold_rest(self, at: int) -> bytes:
+        """Have everything here from `at` on."""
+        self._load(at, self.size - at)
+        return self.octets
+
+    def _has_two(self, where: int) -> bool:
+        octets = self.octets
+        if self._begin + len(octets) >= self.size:
+            return True
+        for _ in range(2):
+            size = batches.whole_size(octets, where)
+            where += size
+            if not size or where > len(octets):
+                return False
+        return True
+
+    def _load(self, at: int, size: int) -> None:
+        size = min(size, self.size - at)
+        self._begin, self.octets = at, self._reader.read(self._path, at, size)
+        if len(self.octets) < size:
+            self.size = at + len(self.octets)
 
 
 def _problem(octets: bytes, at: int, due: int, bounds: range) -> str:

@@ -151,7 +151,7 @@ def test_configurations(admin, topic):
     assert (found["retention.ms"].value, found["retention.ms"].is_default) == ("100000", False)
     assert found["retention.ms"].source == ConfigSource.DYNAMIC_TOPIC_CONFIG.value
     assert (found["cleanup.policy"].value, found["cleanup.policy"].is_default) == ("delete", True)
-    assert (found["segment.bytes"].value, found["segment.bytes"].is_read_only) == (str(2**30), False)
+    assert (found["segment.bytes"].value, found["segment.bytes"].is_read_only) == (str(2**26), False)
     changes = [
         ConfigEntry("retention.ms", None, incremental_operation=AlterConfigOpType.DELETE),
         ConfigEntry("cleanup.policy", "compact", incremental_operation=AlterConfigOpType.APPEND),

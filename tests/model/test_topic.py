@@ -70,11 +70,11 @@ def test_what_cannot_be_is_refused_by_name(name, value):
         check_configs({"retention.ms": "5", name: value})
 
 
-def test_the_defaults_are_kafkas():
+def test_the_defaults_are_kafkas_but_for_the_size_of_segments():
     settings = read_settings({})
     assert (settings.deletes, settings.compacts) == (True, False)
     assert (settings.retention_ms, settings.retention_bytes) == (7 * 24 * 3600 * 1000, -1)
-    assert (settings.segment_bytes, settings.segment_ms) == (2**30, 7 * 24 * 3600 * 1000)
+    assert (settings.segment_bytes, settings.segment_ms) == (2**26, 7 * 24 * 3600 * 1000)
     assert settings.message_size_max == 1_048_588
     assert not settings.append_time
     assert settings.syncs

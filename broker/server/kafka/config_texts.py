@@ -36,7 +36,7 @@ DOCUMENTATION: Final[Mapping[str, str]] = {
     "remote.storage.enable": "Whether old segments go to remote storage.",
     "retention.bytes": "How many octets a partition keeps; the oldest segments go first. -1 is no limit.",
     "retention.ms": "How long records are kept. -1 is for ever.",
-    "segment.bytes": "How large a segment grows before a new one begins; more than 64 MiB is taken as 64 MiB.",
+    "segment.bytes": "How large a segment grows before a new one begins; more than 1 GiB is taken as 1 GiB.",
     "segment.index.bytes": "How large an index may be.",
     "segment.jitter.ms": "By how much time at random segments end earlier.",
     "segment.ms": "After how much time a new segment begins, even if the last one is not full.",

@@ -30,6 +30,18 @@ def test_shares(members, partitions, expected):
     } == expected
 
 
+def test_instances_come_first_and_in_the_order_of_their_ids():
+    """So that one that comes back, with another member's id, gets what it had."""
+    members = {name: ["t"] for name in "abcd"}
+    shares = share_out(members, {"t": 4}, {"d": "one", "b": "two"})
+    assert {member: list(share["t"]) for member, share in shares.items()} == {
+        "d": [0],
+        "b": [1],
+        "a": [2],
+        "c": [3],
+    }
+
+
 NAMES = st.sampled_from("abcde")
 
 

@@ -9,10 +9,24 @@ import pytest
 
 from backends import on_mock_clock
 from broker.kafka import api
-from broker.kafka.consumer_protocol import Subscription, read_assignment, topics_of, write_subscription
+from broker.kafka.consumer_protocol import (
+    Assignment,
+    Subscription,
+    read_assignment,
+    topics_of,
+    write_assignment,
+    write_subscription,
+)
 from broker.kafka.errors import ErrorCode
 from fake_kafka import CUT, fake_kafka
-from leveret.log import BrokerError, CommitFailed, ConnectionFailed, NotAuthorized
+from leveret.log import (
+    BrokerError,
+    CommitFailed,
+    ConnectionFailed,
+    InstanceFenced,
+    InvalidValue,
+    NotAuthorized,
+)
 
 
 class FakeGroup:
@@ -26,6 +40,8 @@ class FakeGroup:
         self.heartbeats = []
         self.committed = {}
         self.left = []
+        self.instances = set()
+        """What members have said that they are."""
         self.codes = {}
         self.hosts = ["fake"]
         fake.answers |= {
@@ -51,11 +67,13 @@ class FakeGroup:
         code = self.code(api.JOIN_GROUP)
         if code:
             return {"error_code": code}
+        self.instances.add(request.body["group_instance_id"])
         if not request.body["member_id"]:
             self.members += 1
             self.member = f"member {self.members}"
+        if not request.body["member_id"] and request.body["group_instance_id"] is None:
             return {"error_code": ErrorCode.MEMBER_ID_REQUIRED, "member_id": self.member}
-        assert request.body["member_id"] == self.member
+        assert request.body["member_id"] in (self.member, "")
         self.generation += 1
         (protocol,) = request.body["protocols"]
         assert protocol["name"] == "range"
@@ -80,17 +98,20 @@ class FakeGroup:
         code = self.code(api.SYNC_GROUP)
         if code:
             return {"error_code": code}
+        self.instances.add(request.body["group_instance_id"])
         shares = {one["member_id"]: bytes(one["assignment"]) for one in request.body["assignments"]}
         for other in ("another", "a third"):
             assert read_assignment(shares[other]).partitions == {}
         return {"assignment": shares[self.member]}
 
     def heartbeat(self, request):
+        self.instances.add(request.body["group_instance_id"])
         self.heartbeats.append((request.body["member_id"], request.body["generation_id"]))
         return {"error_code": self.code(api.HEARTBEAT)}
 
     def commit(self, request):
         code = self.code(api.OFFSET_COMMIT)
+        self.instances.add(request.body["group_instance_id"])
         topics = []
         for topic in request.body["topics"]:
             for one in topic["partitions"]:
@@ -331,3 +352,108 @@ async def test_leaving_a_coordinator_that_does_not_answer():
             fake.answers[api.LEAVE_GROUP] = lambda _: None
             started = anyio.current_time()
         assert anyio.current_time() - started == pytest.approx(3)
+
+
+# ---- instances ----
+
+
+@on_mock_clock
+async def test_an_instance_says_who_it_is_and_does_not_leave():
+    async with grouped() as (fake, group, log):
+        fake.add("t", b"x")
+        async with member(log, group_instance_id="kitchen.1") as consumer:
+            assert (await anext(consumer)).value == b"x"
+            await anyio.sleep(5)
+        assert group.instances == {"kitchen.1"}
+        assert group.committed == {0: 1}
+        assert group.heartbeats == [("member 1", 1)]
+        assert group.left == []
+        await anyio.sleep(1)
+        assert fake.open_connections == 1  # its own are closed
+
+
+@on_mock_clock
+async def test_an_instance_that_is_fenced():
+    """The other one has its partitions: it gives nothing more, and commits nothing."""
+    async with grouped() as (fake, group, log):
+        fake.add("t", b"x", b"y")
+        async with member(log, group_instance_id="kitchen") as consumer:
+            assert (await anext(consumer)).value == b"x"
+            group.codes[api.HEARTBEAT] = [ErrorCode.FENCED_INSTANCE_ID]
+            group.codes[api.OFFSET_COMMIT] = [ErrorCode.FENCED_INSTANCE_ID] * 9
+            await anyio.sleep(5)
+            for _ in range(2):
+                with pytest.raises(InstanceFenced, match=r"another.*'kitchen'.*FENCED_INSTANCE_ID"):
+                    await anext(consumer)
+            with pytest.raises(InstanceFenced, match=r"another.*'kitchen'.*FENCED_INSTANCE_ID"):
+                await consumer.commit()
+            await anyio.sleep(100)
+        assert fake.count(api.OFFSET_COMMIT) == 0
+        assert len(group.heartbeats) == 1
+        assert group.generation == 1
+        assert group.committed == {}
+
+
+@pytest.mark.parametrize("kind", [api.JOIN_GROUP, api.SYNC_GROUP])
+@on_mock_clock
+async def test_an_instance_that_is_fenced_before_it_has_anything(kind):
+    async with grouped() as (_, group, log):
+        group.codes[kind] = [ErrorCode.FENCED_INSTANCE_ID]
+        with pytest.raises(InstanceFenced, match=r"another.*'kitchen'"):
+            await member(log, group_instance_id="kitchen").__aenter__()
+
+
+@on_mock_clock
+async def test_a_leader_that_is_back_shares_nothing_out_if_it_is_told_so():
+    """But it goes on looking whether topics have more partitions."""
+    async with grouped() as (fake, group, log):
+        fake.partitions = 2
+        skips = [True, False]
+        synced = []
+        mine = write_assignment(Assignment({"t": [1]}), 0)
+
+        def sync(request):
+            synced.append(request.body["assignments"])
+            return {"assignment": mine} if len(synced) == 1 else group.sync(request)
+
+        fake.answers[api.JOIN_GROUP] = lambda request: {
+            **group.join(request),
+            "skip_assignment": skips.pop(0),
+        }
+        fake.answers[api.SYNC_GROUP] = sync
+        async with member(log, group_instance_id="kitchen") as consumer:
+            assert synced == [[]]
+            assert consumer.assignment == {("t", 1)}
+            fake.partitions = 3
+            await anyio.sleep(310)
+            assert len(consumer.assignment) == 3
+
+
+@on_mock_clock
+async def test_a_coordinator_that_knows_no_instances():
+    async with grouped() as (fake, _, log):
+
+        def api_versions(request):
+            body = fake.api_versions(request)
+            for one in body["api_keys"]:
+                if one["api_key"] == api.JOIN_GROUP.key:
+                    one["max_version"] = 4
+            return body
+
+        fake.answers[api.API_VERSIONS] = api_versions
+        await fake.cut()
+        with pytest.raises(BrokerError, match="fake:9092 is too old for a group_instance_id"):
+            await member(log, group_instance_id="kitchen").__aenter__()
+        assert fake.count(api.JOIN_GROUP) == 0
+        async with member(log):
+            pass
+
+
+@on_mock_clock
+async def test_what_no_instance_can_be_called():
+    async with grouped() as (_, __, log):
+        for instance in ("", "a b", ".", "..", "ü", 250 * "a", "a\n"):
+            with pytest.raises(InvalidValue, match="a group_instance_id is"):
+                log.consumer("t", group="g", group_instance_id=instance)
+        with pytest.raises(InvalidValue, match="no group"):
+            log.consumer("t", group_instance_id="kitchen")

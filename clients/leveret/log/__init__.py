@@ -37,7 +37,8 @@ Consuming
     as read when the next one is asked for. What was read is committed every few seconds and at the end, or
     by `await consumer.commit()` if `auto_commit` is off. When members come and go, partitions move, but a
     record that is being worked on is waited for. Delivery is at least once: who dies before a commit has its
-    last records read again by another one.
+    last records read again by another one. A member with a `group_instance_id` keeps its partitions while it
+    is away, if that is not longer than its `session_timeout`: a restart moves nothing.
 
 Errors
     All are LeveretErrors. BrokerError and its kinds have Kafka's code. A record that could not be sent in
@@ -63,6 +64,7 @@ from leveret.log.consumer import Consumer
 from leveret.log.errors import (
     BrokerError,
     CommitFailed,
+    InstanceFenced,
     MalformedRecords,
     NotAllSent,
     NotAuthorized,
@@ -101,6 +103,7 @@ __all__ = [
     "NotAuthorized",
     "OffsetOutOfRange",
     "CommitFailed",
+    "InstanceFenced",
     "SendFailed",
     "ProducerFailed",
     "NotAllSent",

@@ -44,6 +44,7 @@ class ConsumerOptions:
     topics: tuple[str, ...]
     fetch: FetchOptions
     group: str | None
+    instance: str | None
     member: MemberOptions
     commit_s: float | None
     """How often what was read is committed by itself; None is never."""
@@ -59,13 +60,15 @@ class Consumer:
         self._coordinator: Coordinator | None = None
         self._membership: Membership | None = None
         if options.group is not None:
-            self._coordinator = Coordinator(cluster, options.group)
+            self._coordinator = Coordinator(cluster, options.group, options.instance)
             self._membership = Membership(
                 cluster, self._coordinator, options.member, Reader(self._hold, self._revoke, self._assign)
             )
         self._background: Background | None = None
         self._ready = Event()
         self._reason: Reason | None = None
+        self._expelled: Reason | None = None
+        """Why it is no member any more, and never will be."""
         self._records: Iterator[LogRecord] = iter(())
         self._reading: Assigned | None = None
         # The partition and the offset of the record in hand.
@@ -108,7 +111,7 @@ class Consumer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        """Commits, unless that is off, and leaves the group.
+        """Commits, unless that is off, and leaves the group, unless it has a `group_instance_id`.
 
         If the block raises, the record in hand counts as not read.
         """
@@ -129,7 +132,7 @@ class Consumer:
         return self
 
     async def __anext__(self) -> LogRecord:
-        """The one before counts as read. Raises BrokerError, MalformedRecords, AuthenticationFailed."""
+        """The one before counts as read. Raises BrokerError, InstanceFenced, MalformedRecords, AuthenticationFailed."""
         if self._hand is not None:
             self._lay_down()
         record = next(self._records, None)
@@ -213,11 +216,13 @@ class Consumer:
     async def commit(self) -> None:
         """All that was handed out is read, also the record in hand; returns when the group knows.
 
-        Raises CommitFailed if the group has been shared out anew meanwhile, InvalidValue without a group, and
-        other errors if no broker answers.
+        Raises CommitFailed if the group has been shared out anew meanwhile, InstanceFenced, InvalidValue without
+        a group, and other errors if no broker answers.
         """
         if self._membership is None:
             raise InvalidValue("a consumer without a group has nowhere to commit to")
+        if self._expelled is not None:
+            raise self._expelled()
         if self._hand is not None:
             self._lay_down()
         await self._commit(self._membership)
@@ -253,9 +258,10 @@ class Consumer:
 
     async def _commit_regularly(self, seconds: float) -> None:
         assert self._membership is not None
-        while True:
-            await anyio.sleep(seconds)
+        await anyio.sleep(seconds)
+        while self._expelled is None:
             await self._commit_quietly(self._membership)
+            await anyio.sleep(seconds)
 
     # ---- what is ours: without a group ----
 
@@ -287,7 +293,8 @@ class Consumer:
         except LeveretError as error:
             self._fetcher.hold()
             self._records = iter(())
-            self._fail(partial(again, error))
+            self._expelled = partial(again, error)
+            self._fail(self._expelled)
 
     async def _hold(self) -> None:
         self._fetcher.hold()
@@ -316,7 +323,7 @@ class Consumer:
         self._ready.set()
 
     async def _say_goodbye(self, membership: Membership) -> None:
-        if self._options.commit_s is not None:
+        if self._options.commit_s is not None and self._expelled is None:
             await self._commit_quietly(membership)
         try:
             await membership.leave()

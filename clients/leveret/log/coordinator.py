@@ -19,14 +19,23 @@ from broker.kafka.wire import Struct
 from leveret.errors import AuthenticationFailed, ConnectionFailed, LeveretError
 from leveret.log.backoff import Backoff
 from leveret.log.cluster import Cluster
-from leveret.log.errors import LOST_COORDINATOR, RETRIABLE, UNREACHED, CommitFailed, name_of, refused
+from leveret.log.connection import Connection
+from leveret.log.errors import (
+    LOST_COORDINATOR,
+    RETRIABLE,
+    UNREACHED,
+    BrokerError,
+    CommitFailed,
+    fenced,
+    name_of,
+    refused,
+)
 from leveret.log.offsets import by_topic
 from leveret.log.pool import COMMON
 from leveret.log.record import TopicPartition
 from leveret.log.url import Address
 
-_BY_GROUPS_FROM: Final = 8
-_BY_KEYS_FROM: Final = 4
+_INSTANCES_FROM: Final = 5
 _NOT_OURS: Final = frozenset(
     {ErrorCode.ILLEGAL_GENERATION, ErrorCode.UNKNOWN_MEMBER_ID, ErrorCode.REBALANCE_IN_PROGRESS}
 )
@@ -40,10 +49,11 @@ class Member(NamedTuple):
 
 
 class Coordinator:
-    """That of one group."""
+    """That of one group, for one who may be an instance that has an id of its own in it."""
 
-    def __init__(self, cluster: Cluster, group: str) -> None:
+    def __init__(self, cluster: Cluster, group: str, instance: str | None = None) -> None:
         self.group = group
+        self.instance = instance
         self._cluster = cluster
         self._address: Address | None = None
 
@@ -55,9 +65,16 @@ class Coordinator:
         if self._address is None:
             self._address = await self._find()
         connection = await self._cluster.pool.get(self._address, lane)
+        if api is apis.JOIN_GROUP and self.instance is not None:
+            self._check_knows_instances(connection)
         if seconds is None:
             seconds = self._cluster.url.request_s
         return await connection.request(api, {"group_id": self.group, **body}, seconds)
+
+    def _check_knows_instances(self, connection: Connection) -> None:
+        if connection.version_of(apis.JOIN_GROUP) < _INSTANCES_FROM:
+            text = f"{connection.address} is too old for a group_instance_id"
+            raise BrokerError(ErrorCode.UNSUPPORTED_VERSION, text)
 
     async def _find(self) -> Address:
         backoff = Backoff()
@@ -78,7 +95,7 @@ class Coordinator:
     # ---- offsets ----
 
     async def commit(self, offsets: Mapping[TopicPartition, int], member: Member) -> None:
-        """Raises CommitFailed if the member has not got these partitions any more; and others."""
+        """Raises CommitFailed, InstanceFenced if the member has not got these partitions any more; and others."""
         topics = [
             {
                 "name": name,
@@ -96,6 +113,7 @@ class Coordinator:
         body = {
             "generation_id_or_member_epoch": member.generation,
             "member_id": member.id,
+            "group_instance_id": self.instance,
             "topics": topics,
         }
         await self._ask_until(apis.OFFSET_COMMIT, body, self._check_commit)
@@ -108,6 +126,8 @@ class Coordinator:
                 if code in _NOT_OURS:
                     text = f"group {self.group!r} has been shared out anew, or will be"
                     raise CommitFailed(code, text)
+                if code == ErrorCode.FENCED_INSTANCE_ID:
+                    raise fenced(self.group, self.instance)
                 if code:
                     return self._may_pass(code, f"{topic['name']}[{one['partition_index']}]")
         return 0

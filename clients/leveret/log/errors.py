@@ -6,7 +6,7 @@ Shape:  LeveretError
                 AuthenticationFailed
             ConnectionClosed              it was open, and is no more
             BrokerError                   a broker refused; `code` is Kafka's
-                UnknownTopic, TopicExists, NotAuthorized, OffsetOutOfRange, CommitFailed
+                UnknownTopic, TopicExists, NotAuthorized, OffsetOutOfRange, CommitFailed, InstanceFenced
             SendFailed                    a record is not in the log, or nobody knows
                 ProducerFailed            and nothing more can be sent by this producer
             NotAllSent
@@ -95,6 +95,10 @@ class CommitFailed(BrokerError):
     """The group has been shared out anew, and others have these partitions: they will read on from before."""
 
 
+class InstanceFenced(BrokerError):
+    """Another consumer has joined with the same `group_instance_id`, and has our partitions."""
+
+
 class SendFailed(LeveretError):
     """A record was not acknowledged. If `maybe_sent`, it may be in the log all the same."""
 
@@ -143,6 +147,11 @@ _KINDS: Final[dict[int, type[BrokerError]]] = {
 def refused(code: int, text: str, said: str | None = None) -> BrokerError:
     """The exception for a broker's code; `said` is the broker's own text."""
     return _KINDS.get(code, BrokerError)(code, f"{text}: {said}" if said else text)
+
+
+def fenced(group: str, instance: str | None) -> InstanceFenced:
+    text = f"group {group!r}: another consumer has joined as its instance {instance!r}"
+    return InstanceFenced(ErrorCode.FENCED_INSTANCE_ID, text)
 
 
 def may_pass(error: LeveretError) -> bool:

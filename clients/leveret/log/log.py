@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
@@ -18,6 +19,8 @@ from leveret.log.offsets import Offset, check
 from leveret.log.pool import Dial, Pool, dial_tcp
 from leveret.log.producer import CODECS, Producer
 from leveret.log.url import URL
+
+_INSTANCE = re.compile("[A-Za-z0-9._-]{1,249}")
 
 
 def connect(url: str | URL, *, dial: Dial = dial_tcp) -> Log:
@@ -100,6 +103,7 @@ class Log:
         self,
         *topics: str,
         group: str | None = None,
+        group_instance_id: str | None = None,
         offset: Offset = "latest",
         auto_commit: bool = True,
         commit_interval: float = 5.0,
@@ -122,6 +126,10 @@ class Log:
         `heartbeat_interval`, is taken for dead. When the group is shared out anew, others wait for the record
         in hand for half the `rebalance_timeout`.
 
+        A member with a `group_instance_id` does not leave the group at the end: one with the same id that
+        comes before the session is over has the partitions as they were, and nobody else's move. If the
+        older one is still there, it raises InstanceFenced.
+
         A broker answers when it has `min_bytes`, or after `max_wait` seconds, with `max_bytes` at most; it is
         asked again while less than `prefetch` octets wait to be taken. Raises InvalidValue.
         """
@@ -138,11 +146,13 @@ class Log:
             max_wait=max_wait,
             prefetch=prefetch,
         )
+        _check_instance(group, group_instance_id)
         names = tuple(sorted(set(topics)))
         options = ConsumerOptions(
             names,
             FetchOptions(offset, min_bytes, max_bytes, max_wait, prefetch),
             group,
+            group_instance_id,
             MemberOptions(names, session_timeout, heartbeat_interval, rebalance_timeout),
             commit_interval if auto_commit else None,
         )
@@ -173,6 +183,16 @@ class Log:
         if self._cluster is None:
             raise RuntimeError("the log is not open: use it in `async with`")
         return self._cluster
+
+
+def _check_instance(group: str | None, instance: str | None) -> None:
+    """Its characters are those of a topic's name."""
+    if instance is None:
+        return
+    if group is None:
+        raise InvalidValue("there is a group_instance_id, and no group that it is in")
+    if not _INSTANCE.fullmatch(instance) or instance in (".", ".."):
+        raise InvalidValue(f"a group_instance_id is 1 to 249 of A-Za-z0-9._-, and not {instance[:300]!r}")
 
 
 def _check_positive(**options: float) -> None:

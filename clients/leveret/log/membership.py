@@ -4,9 +4,12 @@ Flow:   join, and wait until all others have, too; the leader shares out; everyb
         heartbeats, until one is answered with "join again". What that means for reading, the consumer knows.
 Shape:  joining -> syncing -> member -> joining ...
                                  `----> lost: others have the partitions -> joining
+        fenced, if another one comes with our instance's id
 Limits: a broker that is out of reach for the session timeout has given our partitions to others. Leaving
         takes as long as the caller waits.
 Spec:   JoinGroup (11), SyncGroup (14), Heartbeat (12), LeaveGroup (13) with eager rebalancing; KIP-62, KIP-394.
+        KIP-345 (instances with ids): who has one does not leave. KIP-814: a leader that is back, where nothing
+        has changed, shares nothing out.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ from leveret.log import assignor
 from leveret.log.backoff import Backoff
 from leveret.log.cluster import AGE_S, Cluster
 from leveret.log.coordinator import Coordinator, Member
-from leveret.log.errors import LOST_COORDINATOR, RETRIABLE, may_pass, refused
+from leveret.log.errors import LOST_COORDINATOR, RETRIABLE, fenced, may_pass, refused
 from leveret.log.record import TopicPartition
 
 logger = logging.getLogger("leveret")
@@ -126,6 +129,8 @@ class Membership:
         shares: list[Struct] = []
         if joined["leader"] == self.member.id:
             shares = await self._share_out(joined["members"])
+            if joined["skip_assignment"]:
+                shares = []
         synced = await self._coordinator.ask(
             apis.SYNC_GROUP,
             {
@@ -152,6 +157,7 @@ class Membership:
             "session_timeout_ms": round(options.session_s * 1000),
             "rebalance_timeout_ms": round(options.rebalance_s * 1000),
             "member_id": self.member.id,
+            "group_instance_id": self._coordinator.instance,
             "protocol_type": _PROTOCOL_TYPE,
             "protocols": [{"name": assignor.NAME, "metadata": metadata}],
         }
@@ -163,7 +169,11 @@ class Membership:
         return self._options.rebalance_s + self._cluster.url.request_s
 
     def _identity(self) -> Struct:
-        return {"member_id": self.member.id, "generation_id": self.member.generation}
+        return {
+            "member_id": self.member.id,
+            "group_instance_id": self._coordinator.instance,
+            "generation_id": self.member.generation,
+        }
 
     async def _share_out(self, members: list[Struct]) -> list[Struct]:
         wanted = {one["member_id"]: topics_of(one["metadata"]) or frozenset() for one in members}
@@ -175,9 +185,14 @@ class Membership:
                     raise
                 # Who wants it may not be what we are, or may not know what it wants.
                 logger.warning("group %r: nobody gets anything of %s", self._coordinator.group, error)
+        instances = {
+            one["member_id"]: one["group_instance_id"]
+            for one in members
+            if one["group_instance_id"] is not None
+        }
         return [
             {"member_id": member, "assignment": write_assignment(Assignment(share), _VERSION)}
-            for member, share in assignor.share_out(wanted, self._partitions).items()
+            for member, share in assignor.share_out(wanted, self._partitions, instances).items()
         ]
 
     # ---- staying ----
@@ -244,6 +259,8 @@ class Membership:
         if code == ErrorCode.UNKNOWN_MEMBER_ID:
             self.member = NOBODY
             raise _JoinAgain(lost=True)
+        if code == ErrorCode.FENCED_INSTANCE_ID:
+            raise fenced(self._coordinator.group, self._coordinator.instance)
         if code in LOST_COORDINATOR:
             self._coordinator.forget()
         if code not in RETRIABLE:
@@ -255,9 +272,12 @@ class Membership:
     # ---- leaving ----
 
     async def leave(self) -> None:
-        """Others need not wait until our session is over. Raises what asking a coordinator may."""
+        """Others need not wait until our session is over, unless we are an instance that will be back.
+
+        Raises what asking a coordinator may.
+        """
         self._cluster.pool.close_lane(self._lane)
-        if self.member.id:
+        if self.member.id and self._coordinator.instance is None:
             member, self.member = self.member, NOBODY
             # On the common lane, as a join may be unanswered on our own.
             await self._coordinator.ask(

@@ -34,9 +34,10 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from typing import Final, NamedTuple, TypeAlias
 
 from broker.node.flusher import Commit, Flusher
@@ -95,25 +96,40 @@ class Compactor:
         self.flusher = flusher
         self._reader = reader
         self._known: dict[Partition, _Known] = {}
+        self._looked_at: dict[Partition, _Known] = {}
+        self._dirty: list[tuple[bool, float, Partition]] = []
+        self._interrupted = False
+        """Since the last choice, not all that were shown were looked at."""
         self._waiting: deque[Partition] = deque()
         self._pass: _Pass | None = None
         self._rests_until_ms = 0
         self._removal: Commit | None = None
 
-    def tidy(self, partitions: Iterable[Partition], now_ms: int) -> None:
-        """Begin with the dirtiest of these that is due, unless something is being compacted already."""
-        if self._pass is not None or now_ms < self._rests_until_ms:
+    def look_at(self, partition: Partition, now_ms: int) -> None:
+        """Find out whether it is due, unless something is being compacted already."""
+        if self._busy(now_ms):
+            self._interrupted = True
+        elif len(partition.log.segments) > 1:
+            known = self._known.get(partition) or self._read(partition)
+            self._known[partition] = self._looked_at[partition] = known
+            if due := self._due(partition, now_ms):
+                self._dirty.append((due.forced, due.ratio, partition))
+
+    def choose(self, now_ms: int) -> None:
+        """Begin with the dirtiest of those that were looked at since the last choice: there are no others."""
+        looked_at, self._looked_at = self._looked_at, {}
+        dirty, self._dirty = self._dirty, []
+        interrupted, self._interrupted = self._interrupted, False
+        if interrupted or self._busy(now_ms):
             return
-        if self._removal is not None and not self._removal.done:
-            return
-        known = self._known
-        self._known = {
-            one: known.get(one) or self._read(one) for one in partitions if len(one.log.segments) > 1
-        }
-        found = [(due, one) for one in self._known if (due := self._due(one, now_ms))]
-        found.sort(key=lambda pair: (pair[0].forced, pair[0].ratio), reverse=True)
-        self._waiting = deque(one for _, one in found)
+        self._known = looked_at
+        dirty.sort(key=itemgetter(0, 1), reverse=True)
+        self._waiting = deque(partition for _, _, partition in dirty)
         self._begin_next()
+
+    def _busy(self, now_ms: int) -> bool:
+        removing = self._removal is not None and not self._removal.done
+        return self._pass is not None or now_ms < self._rests_until_ms or removing
 
     def _read(self, partition: Partition) -> _Known:
         return _Known(COMPACTED.read(self.files, self._reader, partition.log.directory))

@@ -412,9 +412,12 @@ class Node:
         self.scheduler.after(_TIDY_MS, self._tidy)
         self.flusher.checkpoint_soon()
         self.flusher.tidy()
-        now_ms = self.clock.now_ms()
-        self.topics.tidy(now_ms)
-        self.groups.tidy(now_ms)
+        self._tidy_topics()
+        self.groups.tidy(self.clock.now_ms())
+
+    def _tidy_topics(self) -> None:
+        if self.topics.tidy(self.clock.now_ms()):
+            self.scheduler.after(1, self._tidy_topics)
 
     async def _watch_restored(self) -> None:
         """Messages that the last process left behind and that have a time of their own to expire."""

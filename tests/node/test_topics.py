@@ -180,12 +180,45 @@ def test_many_partitions_are_tidied_one_part_after_another(under, monkeypatch):
     fill(under, *partitions, count=12)
     under.finish()
     gone = under.create("gone").partition(0)
-    topics_of(under).tidy(under.clock.now)
+    assert topics_of(under).tidy(under.clock.now)
     assert [one.start_offset > 0 for one in partitions] == [True, True, False]
     topics_of(under).delete(topic(under, "gone"))
-    topics_of(under).tidy(under.clock.now)
+    assert not topics_of(under).tidy(under.clock.now)
     assert [one.start_offset > 0 for one in partitions] == [True, True, True]
     assert gone.closed
+
+
+def test_compaction_chooses_when_it_has_looked_at_all(under, monkeypatch):
+    monkeypatch.setattr("broker.node.topics._TIDIED_AT_ONCE", 2)
+    partitions = under.create("orders", 5, cleanup_policy="compact").partitions
+    fill(under, *partitions, count=12)
+    under.finish()
+    compactor = topics_of(under).compactor
+    due = []
+    while topics_of(under).tidy(under.clock.now):
+        due.append(compactor._pass is not None)
+    assert due == [False, False]
+    assert compactor._pass is not None
+
+
+def test_with_many_partitions_others_have_their_turn_while_they_are_tidied(under, monkeypatch):
+    monkeypatch.setattr("broker.node.topics._TIDIED_AT_ONCE", 2)
+    partitions = under.create("orders", 5, retention_bytes="0").partitions
+    fill(under, *partitions, count=12)
+    under.finish()
+    turns = []
+    under.node._tidy()
+    for _ in range(3):
+        turns.append(sum(one.start_offset > 0 for one in partitions))
+        under.clock.now += 1
+        under.node.scheduler._fire_due()
+    assert turns == [2, 4, 5]
+    under.clock.now += 1
+    fill(under, *partitions, count=12)
+    under.finish()
+    starts = [one.start_offset for one in partitions]
+    under.node.scheduler._fire_due()
+    assert [one.start_offset for one in partitions] == starts  # until the next time
 
 
 # ---- deleted ----

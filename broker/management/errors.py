@@ -49,6 +49,11 @@ def bad_request(reason: str) -> Refused:
     return Refused(refusal(400, reason, "bad_request"))
 
 
+def conflict(reason: str) -> Refused:
+    """It could be done, but not as things are now."""
+    return Refused(refusal(409, reason, "conflict"))
+
+
 def not_authorised(reason: str) -> Refused:
     """Somebody we know asks for what is not theirs."""
     return Refused(refusal(401, reason, "not_authorised"))

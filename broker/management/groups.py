@@ -1,4 +1,4 @@
-"""Consumer groups: list, show, delete.
+"""Consumer groups: list, show, delete; `offsets.py` sets what they have committed.
 
 Flow:   what the node's groups say of themselves, and how far they are behind (`lag.py`).
 Spec:   ours; Kafka's words for states. Groups are of the virtual host that Kafka's clients see, and whoever may
@@ -32,7 +32,7 @@ def key_of(hosted: Hosted) -> tuple[str]:
     return (hosted.group.group_id,)
 
 
-def _vhost(call: Call) -> Vhost | None:
+def vhost_of_groups(call: Call) -> Vhost | None:
     """Where the groups are; None if that is not for this user."""
     name = call.node.options.groups.vhost
     return next((vhost for vhost in call.vhosts() if vhost.name == name), None)
@@ -40,7 +40,7 @@ def _vhost(call: Call) -> Vhost | None:
 
 def _group_of(call: Call) -> tuple[Vhost, Hosted]:
     """The group in the path. Raises Refused if there is none, or none that this user may see."""
-    vhost = _vhost(call)
+    vhost = vhost_of_groups(call)
     hosted = call.node.groups.find(call.name("group"))
     if vhost is None or hosted is None:
         raise not_there()
@@ -75,7 +75,7 @@ async def _behind(call: Call, groups: Sequence[Hosted]) -> dict[str, Behind]:
 
 @route("GET", "/api/groups")
 async def list_groups(call: Call) -> Response:
-    groups = call.node.groups.all() if _vhost(call) is not None else []
+    groups = call.node.groups.all() if vhost_of_groups(call) is not None else []
     view = partial(show, call.node, await _behind(call, groups))
     return await listed(call.request.query, groups, view, key_of)
 

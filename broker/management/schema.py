@@ -8,6 +8,7 @@ Spec:   RabbitMQ: booleans may be strings; no body, and null, are an empty objec
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Annotated, Any, Final, Literal, TypeVar
 
@@ -17,8 +18,10 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    StrictInt,
     StrictStr,
     ValidationError,
+    model_validator,
 )
 
 from broker.management.errors import bad_request
@@ -27,6 +30,11 @@ from broker.management.tables import checked
 _SHORT_MAX: Final = 255
 _GOT_MAX: Final = 60
 _PARTITIONS_MAX: Final = 10_000
+_LONG_MAX: Final = 2**63 - 1
+_BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+EARLIEST: Final = "earliest"
+LATEST: Final = "latest"
 
 
 def _flag(value: Any) -> Any:
@@ -122,6 +130,40 @@ class TopicBody(Body):
     configs: Texts | None = None
 
 
+def _place(value: Any) -> Any:
+    if value in (EARLIEST, LATEST) or (type(value) is int and 0 <= value <= _LONG_MAX):
+        return value
+    raise ValueError(f"expected {EARLIEST}, {LATEST} or an offset")
+
+
+def _moment(value: Any) -> Any:
+    """Milliseconds since 1970; a text without a zone is UTC."""
+    if type(value) is int and 0 <= value <= _LONG_MAX:
+        return value
+    try:
+        found = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise ValueError("expected milliseconds, or a time as 2026-01-31T12:00:00Z") from None
+    if found.tzinfo is None:
+        found = found.replace(tzinfo=UTC)
+    return max((found - _BEGINNING) // timedelta(milliseconds=1), 0)
+
+
+class OffsetsBody(Body):
+    """Where a group is to go on: either `to` or `time`; in all partitions if none is named."""
+
+    topic: StrictStr
+    partitions: Annotated[list[StrictInt], Field(min_length=1, max_length=_PARTITIONS_MAX)] | None = None
+    to: Annotated[int | str | None, BeforeValidator(_place)] = None
+    time: Annotated[int | None, BeforeValidator(_moment)] = None
+
+    @model_validator(mode="after")
+    def _is_one_place(self) -> OffsetsBody:
+        if (self.to is None) == (self.time is None):
+            raise ValueError("expected either to or time")
+        return self
+
+
 class VhostBody(Body):
     description: StrictStr | None = None
     tags: Tags | None = None
@@ -201,6 +243,7 @@ _EXPECTED: Final = {
     "int_parsing": "expected an integer",
     "int_from_float": "expected an integer",
     "list_type": "expected a list",
+    "too_short": "expected one at least",
     "dict_type": "expected an object",
     "model_type": "expected an object",
 }

@@ -8,38 +8,12 @@ import trio
 from api_here import api_here
 from broker.kafka.consumer_protocol import Assignment, write_assignment
 from broker.management import lag, turns
-from broker.model.group_calls import Join, Sync
 from broker.model.group_limits import GroupLimits
 from broker.node.groups import GroupOptions
+from group_member import Member
 from topic_records import append, commit, fill, record
 
 NOT_THERE = {"error": "Object Not Found", "reason": "Not Found"}
-
-
-class Member:
-    """Joins a group, and hears what becomes of that."""
-
-    def __init__(self, node, group, **more):
-        self.node = node
-        self.group = group
-        self.answers = []
-        fields = {"group_instance_id": None, "client_id": "hare", "client_host": "/10.1.2.3"} | more
-        join = Join("", session_timeout_ms=6000, rebalance_timeout_ms=9000, protocol_type="consumer",
-                    protocols=[("range", b"")], require_known_member_id=False, **fields)  # fmt: skip
-        node.groups.join(group, join, self.answers.append)
-
-    async def lead(self, octets):
-        """As the leader, and only member, give oneself this assignment; waits for the group to be complete."""
-        while not self.answers:
-            await trio.lowlevel.checkpoint()
-        joined = self.answers.pop()
-        assert joined.error is None
-        assigned = [(joined.member_id, octets)]
-        sync = Sync(joined.member_id, None, joined.generation, "consumer", "range", assigned)
-        self.node.groups.sync(self.group, sync, self.answers.append)
-        await self.node.settled()
-        assert self.answers.pop().error is None
-        return joined.member_id
 
 
 def quick_groups():

@@ -1,5 +1,5 @@
 # Build: docker build -t leveret .
-# Run:   docker run -p 5672:5672 -p 15672:15672 -v leveret-data:/data leveret
+# Run:   docker run -p 5672:5672 -p 9092:9092 -p 15672:15672 -v leveret-data:/data leveret
 #        -e RABBITMQ_DEFAULT_USER=alice -e RABBITMQ_DEFAULT_PASS=secret   (guest may only connect from inside)
 
 FROM python:3.11-slim-bookworm AS build

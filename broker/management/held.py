@@ -5,7 +5,7 @@ Limits: it is added up in turns, as there may be thousands of partitions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from broker.management.turns import Turns
@@ -61,10 +61,20 @@ def streams_in(node: Node, vhost: Vhost) -> list[Topic]:
 
 async def totals(node: Node, vhosts: Iterable[Vhost]) -> dict[str, Lengths]:
     """Of the queues and the streams of each virtual host, by its name."""
+    vhosts = list(vhosts)
+    return totals_of(vhosts, await held_by([topic for vhost in vhosts for topic in streams_in(node, vhost)]))
+
+
+def totals_of(vhosts: Sequence[Vhost], held: Mapping[Topic, Held]) -> dict[str, Lengths]:
+    """The same where it is known what the streams hold."""
+    records = {vhost.name: 0 for vhost in vhosts}
+    for topic, one in held.items():
+        records[topic.vhost] += one.records
     found = {}
     for vhost in vhosts:
-        held = await held_by(streams_in(node, vhost))
-        found[vhost.name] = added([lengths(vhost.queues.values()), *(one.lengths for one in held.values())])
+        whole, ready, unacked = lengths(vhost.queues.values())
+        more = records[vhost.name]
+        found[vhost.name] = whole + more, ready + more, unacked
     return found
 
 

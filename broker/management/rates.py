@@ -8,7 +8,7 @@ Limits: no more than one sample of each object that is there and has ever counte
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import chain
 from typing import Any, Final, Generic, TypeVar
@@ -16,7 +16,7 @@ from typing import Any, Final, Generic, TypeVar
 import trio
 
 from broker.management import runtime
-from broker.management.held import added, held_by, lengths, totals
+from broker.management.held import Held, added, held_by, lengths, streams_in, totals_of
 from broker.management.turns import Turns
 from broker.model.exchange import Exchange
 from broker.model.queue import Queue
@@ -175,15 +175,18 @@ def partition_counts(one: Partition) -> Counts:
 
 async def topic_counts(topics: Iterable[Topic]) -> dict[Topic, Counts]:
     """Of all partitions of each, in turns."""
-    found = {}
+    found: dict[Topic, Counts] = {}
     turns = Turns()
     for topic in topics:
-        sums = [0] * len(RECORDS)
+        records_in = octets_in = octets_out = delivered = 0
         for one in tuple(topic.partitions):
             await turns.take_break()
-            for at, count in enumerate(partition_counts(one)):
-                sums[at] += count
-        found[topic] = tuple(sums)
+            traffic = one.traffic
+            records_in += traffic.records_in
+            octets_in += traffic.octets_in
+            octets_out += traffic.octets_out
+            delivered += traffic.delivered
+        found[topic] = records_in, octets_in, octets_out, delivered
     return found
 
 
@@ -254,19 +257,21 @@ class Rates:
         await self.churn.take([("", churn_counts(node.metrics))], seconds)
         await self.system.take([("", system_counts(node))], seconds)
         vhosts = list(node.topology.vhosts.values())
-        found = await totals(node, vhosts)
+        held = await held_by([topic for vhost in vhosts for topic in streams_in(node, vhost)])
+        found = totals_of(vhosts, held)
         await self.totals.take([*found.items(), ("", added(found.values()))], seconds)
         queues = node.topology.queues()
         await self.queues.take(((queue, queue_counts(queue)) for queue in queues), seconds)
-        await self._sample_topics(queues, seconds)
+        await self._sample_topics(queues, held, seconds)
         exchanges = [exchange for vhost in vhosts for exchange in vhost.exchanges.values()]
         await self.exchanges.take(((exchange, exchange_counts(exchange)) for exchange in exchanges), seconds)
         await self._sample_peers(seconds)
 
-    async def _sample_topics(self, queues: Iterable[Queue], seconds: float) -> None:
+    async def _sample_topics(
+        self, queues: Iterable[Queue], held: Mapping[Topic, Held], seconds: float
+    ) -> None:
         """And the lengths of all that AMQP calls queues, which topics are, too."""
         topics = self._node.topics.topics()
-        held = await held_by([topic for topic in topics if not topic.internal])
         counted: Iterator[tuple[Queue | Topic, Counts]] = chain(
             ((queue, lengths((queue,))) for queue in queues),
             ((topic, one.lengths) for topic, one in held.items()),

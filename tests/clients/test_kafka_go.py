@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
+from confluent_kafka import TopicPartition
 
+import confluent
 import go_program
+from program import Program
 
 SOURCE = Path(__file__).with_name("go")
 SCENARIO_S = 60
@@ -29,17 +33,17 @@ def client(request):
     return request.param
 
 
+def run(program, client, broker, topic, name, *arguments):
+    """A scenario; returns what it saw."""
+    command = [program, client, broker.bootstrap, topic, name, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SCENARIO_S)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
 @pytest.fixture
 def seen(log_broker, topic, program):
-    """Runs a scenario; returns what it saw."""
-
-    def run(client, name, *arguments):
-        command = [program, client, log_broker.bootstrap, topic, name, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SCENARIO_S)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
-
-    return run
+    return lambda client, name, *arguments: run(program, client, log_broker, topic, name, *arguments)
 
 
 def by_place(records):
@@ -121,3 +125,40 @@ def test_logging_in(seen, client, mechanism):
     assert seen(client, "login", mechanism, "guest", "guest") == {"acked": 1}
     refused = {"code": 58}  # SASL_AUTHENTICATION_FAILED
     assert seen(client, "login", mechanism, "guest", "wrong") == refused
+
+
+def acked(producing):
+    """The next record that is acknowledged: where it is, its value, and when, in µs."""
+    return tuple(map(int, producing.line("acked").split()[1:]))
+
+
+def test_a_producer_goes_on_after_a_crash(returning_log_broker, topic, program, client):
+    """No error comes to it, what was acknowledged before and after is there, and once if the producer is idempotent."""
+    broker = returning_log_broker
+    found = []
+    with Program(
+        client, broker.bootstrap, topic, "stream", program=str(program), environment={}
+    ) as producing:
+        found += [acked(producing) for _ in range(1000)]
+        broker.kill()
+        killed = time.time_ns() // 1000
+        broker.start()
+        later = 0
+        while later < 500:  # 200 of them may have been on their way
+            found.append(acked(producing))
+            later += found[-1][-1] > killed
+        assert producing.terminate() == 0
+    lines = [line.split() for line in producing.output.splitlines()]
+    found = {tuple(map(int, line[1:4])) for line in lines if line[0] == "acked"}
+    assert [line for line in lines if line[0] == "failed"] == []
+    assert json.loads(producing.output.splitlines()[-1]) == {"failed": 0}
+    reader = confluent.consumer(broker.bootstrap, topic)
+    ends = [reader.get_watermark_offsets(TopicPartition(topic, number))[1] for number in range(PARTITIONS)]
+    reader.close()
+    read = run(program, client, broker, topic, "read", str(PARTITIONS), str(sum(ends)))
+    there = {(record["partition"], record["offset"], int(record["value"])) for record in read}
+    assert found <= there
+    values = [int(record["value"]) for record in read]
+    if client != "kafka-go":  # it cannot tell what it writes twice
+        assert sorted(values) == list(range(len(values)))
+    assert set(values) == set(range(len(found)))

@@ -27,7 +27,7 @@ type franz struct {
 }
 
 func openFranz(bootstrap string, login *credentials) (client, error) {
-	options := []kgo.Opt{kgo.SeedBrokers(bootstrap), kgo.FetchMaxWait(fetchTime)}
+	options := []kgo.Opt{kgo.SeedBrokers(bootstrap), kgo.FetchMaxWait(fetchTime), kgo.MetadataMinAge(fetchTime)}
 	if login != nil {
 		switch login.mechanism {
 		case "PLAIN":

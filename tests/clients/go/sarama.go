@@ -40,6 +40,7 @@ func (client *saramaClient) config() *sarama.Config {
 	made.Consumer.Offsets.AutoCommit.Enable = false
 	made.Consumer.Group.Session.Timeout = sessionTime
 	made.Consumer.Group.Heartbeat.Interval = heartbeat
+	made.Consumer.Group.Rebalance.Retry.Backoff = heartbeat
 	if client.login == nil {
 		return made
 	}
@@ -183,8 +184,8 @@ func (client *saramaClient) producer(topic, codec string, acked func(record, err
 	config.Producer.Compression = saramaCodecs[codec]
 	config.Producer.Return.Successes = true
 	config.Producer.Flush.Frequency = 5 * time.Millisecond
-	// Its own three tries are over before a broker has started again.
-	config.Producer.Retry.Max = 100
+	// Its own three tries, also to hear of a leader, are over before a broker has started again.
+	config.Producer.Retry.Max, config.Metadata.Retry.Max = 100, 100
 	inner, err := sarama.NewAsyncProducer(client.bootstrap, config)
 	if err != nil {
 		return nil, err

@@ -8,7 +8,9 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 type arguments struct {
@@ -289,20 +291,23 @@ func logIn(ctx context.Context, given arguments) (any, error) {
 	return seen{"acked": len(written)}, errors.Join(err, one.close())
 }
 
-// Produces until SIGTERM, and prints a line for every record that is acknowledged.
+// Produces until SIGTERM, and prints a line for every record that is acknowledged, with the time in µs.
 func stream(ctx context.Context, given arguments) (any, error) {
 	ending, done := signal.NotifyContext(ctx, syscall.SIGTERM)
 	defer done()
 	return with(given, func(one client) (any, error) {
+		if err := one.create(ctx, given.topic, partitions, forever); err != nil {
+			return nil, err
+		}
 		under := make(chan struct{}, 200) // what may be under way
 		var all sync.WaitGroup
-		failed := 0
+		var failed atomic.Int64
 		made, err := one.producer(given.topic, "none", func(one record, err error) {
 			if err != nil {
-				failed++
+				failed.Add(1)
 				fmt.Println("failed", *one.Value, err)
 			} else {
-				fmt.Println("acked", one.Partition, one.Offset, *one.Value)
+				fmt.Println("acked", one.Partition, one.Offset, *one.Value, time.Now().UnixMicro())
 			}
 			<-under
 			all.Done()
@@ -320,7 +325,7 @@ func stream(ctx context.Context, given arguments) (any, error) {
 			}
 		}
 		all.Wait()
-		return seen{"failed": failed}, made.close()
+		return seen{"failed": failed.Load()}, made.close()
 	})
 }
 

@@ -46,7 +46,7 @@ from broker.node.partition import Partition
 from broker.node.store import Store
 from broker.node.worker import Problem
 from broker.storage.batch import Batch
-from broker.storage.errors import CorruptLog, DiskFull
+from broker.storage.errors import CorruptLog, DiskFull, SyncFailed
 from broker.storage.file import Files, Handles
 from broker.storage.noted import COMPACTED, joined
 from broker.storage.rewrite import Rewritten, read_batches, rewrite
@@ -297,15 +297,14 @@ class _Pass:
     ) -> None:
         remove_files(files, handles, self._removals)
         first, last = group[0], group[-1]
-        written = first.path(REWRITE_SUFFIX)
-        files.remove(written)
+        _remove_written(files, handles, first)
         live = [range(first.base_offset, last.next_offset)]
         self._result = Rewritten()
         try:
             self._result = rewrite(handles, group, live, partial(self._kept, give_way))
         finally:
             if not self._result.changed:
-                remove_files(files, handles, [written])
+                _remove_written(files, handles, first)
         if self._result.changed:
             files.remove(first.path(INDEX_SUFFIX))
         if self._result.changed or self._renamed:
@@ -313,7 +312,12 @@ class _Pass:
         for write in self._indexes:
             write.carry_out(files, handles)
         if len(group) > 1 and not self._leaves_nothing(group):
-            self._write_joined(files, handles, first, last)
+            note = joined(first.base_offset).write_of(self._directory, last.next_offset)
+            try:
+                note.carry_out(files, handles)
+            except DiskFull:
+                _remove_written(files, handles, first)
+                raise
 
     def _kept(self, give_way: GiveWay, batch: Batch, live: list[range]) -> list[Batch]:
         retention_ms = self.partition.settings.delete_retention_ms
@@ -322,25 +326,23 @@ class _Pass:
     def _leaves_nothing(self, group: list[Segment]) -> bool:
         return not self._result.size and not group[0].settled_size
 
-    @staticmethod
-    def _write_joined(files: Files, handles: Handles, first: Segment, last: Segment) -> None:
-        try:
-            joined(first.base_offset).write_of(first.directory, last.next_offset).carry_out(files, handles)
-        except DiskFull:
-            remove_files(files, handles, [first.path(JOINED_SUFFIX), first.path(REWRITE_SUFFIX)])
-            raise
-
     def _take_over(self, group: list[Segment]) -> None:
         self._paid()
         self._size_before += sum(segment.size for segment in group)
         result = self._result
         log = self.partition.log
         if result.changed:
-            self._renamed = True
             if self._leaves_nothing(group):
                 self._removals = [path for segment in group for path in log.drop_emptied(segment)]
             else:
-                self._put_in_place(group)
+                try:
+                    self._put_in_place(group)
+                except DiskFull as full:
+                    self._step(
+                        group, partial(self._in_thread_take_back, group[0]), partial(self.give_up, full)
+                    )
+                    return
+            self._renamed = True
             self.partition.compacted(group[-1].next_offset)
         self._size += result.size
         self._rewrite_next()
@@ -352,6 +354,14 @@ class _Pass:
         else:
             log.rewritten(files, group[0], self._result)
         self._indexes = [index_write(group[0])]
+
+    @staticmethod
+    def _in_thread_take_back(first: Segment, files: Files, handles: Handles, give_way: GiveWay) -> None:
+        """At once: as long as it says that it is part of another one, nothing else may be done to a segment."""
+        try:
+            _remove_written(files, handles, first)
+        except DiskFull as full:
+            raise SyncFailed(str(full)) from full
 
     def _paid(self) -> None:
         self._renamed = False
@@ -387,3 +397,14 @@ class _Pass:
         elif isinstance(problem, OSError):
             logger.error("partition %s is not compacted, as it cannot be read: %s", name, problem)
         self._compactor.given_up(self.partition, problem, self._removals)
+
+
+def _remove_written(files: Files, handles: Handles, first: Segment) -> None:
+    """What was to take a segment's place: first, and for good, the word that it is whole and what it replaces."""
+    note, written = first.path(JOINED_SUFFIX), first.path(REWRITE_SUFFIX)
+    handles.forget(note)
+    handles.forget(written)
+    if files.size(note) >= 0:
+        files.remove(note)
+        files.sync_directory(first.directory)
+    files.remove(written)

@@ -29,8 +29,9 @@ import trio
 from broker.node.definitions import Change, DefinitionStore
 from broker.node.worker import Job, MakeWorker, Rewrite, Step, Worker
 from broker.storage import journal
+from broker.storage.errors import DiskFull
 from broker.storage.file import Files
-from broker.storage.segment import Segment
+from broker.storage.segment import REWRITE_SUFFIX, Segment
 from broker.storage.write import Write
 
 if TYPE_CHECKING:
@@ -337,7 +338,10 @@ class Flusher:
         if done.store.closed:
             self._remove_directory(done.store)
         elif done.result is not None:
-            done.store.log.rewritten(self._files, done.segment, done.result)
+            try:
+                done.store.log.rewritten(self._files, done.segment, done.result)
+            except DiskFull:  # it can wait
+                self.remove([done.segment.path(REWRITE_SUFFIX)])
         elif done.damage is not None:
             logger.error("log of %s: a segment is not written anew: %s", done.store.name, done.damage)
             done.store.mend(done.damage)

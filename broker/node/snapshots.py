@@ -35,11 +35,11 @@ def restore(producers: Producers, log: Log, files: Files, reader: Handles, name:
         size = files.size(path)
         if size <= 0:
             continue
-        octets = reader.read(path, 0, min(size, _SIZE_MAX))
-        reader.forget(path)
         try:
+            octets = reader.read(path, 0, min(size, _SIZE_MAX))
+            reader.forget(path)
             producers.restore(octets, segment.base_offset)
-        except CorruptSnapshot as error:
+        except (CorruptSnapshot, OSError) as error:
             logger.warning("partition %s: %s: %s; read anew", name, path, error)
             continue
         return segment.base_offset

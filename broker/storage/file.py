@@ -14,7 +14,8 @@ import fcntl
 import os
 import shutil
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Protocol
 
@@ -46,9 +47,17 @@ class FileRange:
     def send(self, socket: int) -> int:
         """Give the socket as much as it takes, and keep the rest; returns how much that was.
 
-        Raises BlockingIOError if that is nothing, OSError if the peer is gone, SyncFailed if the file has lost them.
+        Raises BlockingIOError if that is nothing, OSError if the peer is gone, SyncFailed if the file has lost them or
+        cannot be read.
         """
-        sent = os.sendfile(socket, self._descriptor, self._position, self._size)
+        try:
+            sent = os.sendfile(socket, self._descriptor, self._position, self._size)
+        except OSError as error:
+            if error.errno == errno.EIO:  # no socket says that
+                raise SyncFailed(
+                    f"a file cannot be read at octet {self._position}: {error.strerror}"
+                ) from error
+            raise
         if not sent:
             raise SyncFailed(f"a file ends at octet {self._position}, where {self._size} more were")
         self._position += sent
@@ -73,7 +82,7 @@ class Handles(Protocol):
         """Wait until everything written to this file is on the disk. Raises SyncFailed."""
 
     def read(self, path: str, position: int, size: int) -> bytes:
-        """Up to `size` octets; fewer at the end of the file."""
+        """Up to `size` octets; fewer at the end of the file. Raises OSError, with the path in it."""
 
     def share(self, path: str, position: int, size: int) -> FileRange | None:
         """A part of a file that is there; None if the process has no descriptor left for it."""
@@ -86,7 +95,10 @@ class Handles(Protocol):
 
 
 class Files(Protocol):
-    """A file system."""
+    """A file system.
+
+    What changes something raises DiskFull, or SyncFailed for any other refusal; what looks for something OSError.
+    """
 
     @property
     def sector_size(self) -> int:
@@ -172,7 +184,11 @@ class OpenFiles:
             raise SyncFailed(f"{path}: {error.strerror}") from error
 
     def read(self, path: str, position: int, size: int) -> bytes:
-        return os.pread(self._descriptor(path), size, position)
+        try:
+            return os.pread(self._descriptor(path), size, position)
+        except OSError as error:
+            error.filename = path
+            raise
 
     def share(self, path: str, position: int, size: int) -> FileRange | None:
         try:
@@ -198,6 +214,15 @@ def _refusal(error: OSError, path: str) -> DiskFull | SyncFailed:
     if error.errno in _FULL:
         return DiskFull(f"{path}: {error.strerror}")
     return SyncFailed(f"{path}: {error.strerror}")
+
+
+@contextmanager
+def _refusals(path: str) -> Iterator[None]:
+    """What the system says to a change."""
+    try:
+        yield
+    except OSError as error:
+        raise _refusal(error, path) from error
 
 
 def _write_synced(descriptor: int, position: int, buffers: Sequence[bytes]) -> bool:
@@ -248,12 +273,8 @@ class Disk:
             return
         parent = os.path.dirname(path) or "."
         self.make_directory(parent)
-        try:
+        with _refusals(path):
             os.mkdir(path, 0o750)
-        except OSError as error:
-            if error.errno in _FULL:
-                raise DiskFull(f"{path}: {error.strerror}") from error
-            raise
         self.sync_directory(parent)
 
     def size(self, path: str) -> int:
@@ -263,21 +284,21 @@ class Disk:
             return -1
 
     def truncate(self, path: str, size: int) -> None:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            os.ftruncate(descriptor, size)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with _refusals(path):
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                os.ftruncate(descriptor, size)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
     def rename(self, old: str, new: str) -> None:
-        os.rename(old, new)
+        with _refusals(new):
+            os.rename(old, new)
 
     def remove(self, path: str) -> None:
-        try:
+        with _refusals(path), suppress(FileNotFoundError):
             os.unlink(path)
-        except FileNotFoundError:
-            return
 
     def remove_directory(self, path: str) -> None:
         shutil.rmtree(path, ignore_errors=True)
@@ -293,13 +314,12 @@ class Disk:
             raise SyncFailed(f"{path}: {error.strerror}") from error
 
     def reserve(self, path: str, size: int) -> None:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        try:
-            os.posix_fallocate(descriptor, 0, size)
-        except OSError as error:
-            raise _refusal(error, path) from error
-        finally:
-            os.close(descriptor)
+        with _refusals(path):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            try:
+                os.posix_fallocate(descriptor, 0, size)
+            finally:
+                os.close(descriptor)
 
     def free_bytes(self, path: str) -> int:
         figures = os.statvfs(path)
@@ -315,6 +335,7 @@ class Disk:
             raise DataFolderInUse(
                 f"the data folder {os.path.dirname(path)} is in use by another broker (process {owner or 'unknown'})"
             ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        with suppress(OSError):  # there may be no room for the number, and nothing hangs on it
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         return partial(os.close, descriptor)

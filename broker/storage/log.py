@@ -337,10 +337,13 @@ class Log:
         return None
 
     def rewritten(self, files: Files, segment: Segment, result: Rewritten) -> None:
-        """Put the file that a thread wrote in the segment's place; meanwhile more may have been settled."""
-        self._reader.forget(segment.path(LOG_SUFFIX))
-        files.rename(segment.path(REWRITE_SUFFIX), segment.path(LOG_SUFFIX))
+        """Put the file that a thread wrote in the segment's place; meanwhile more may have been settled.
+
+        Raises DiskFull, and then nothing has happened.
+        """
         files.remove(segment.path(INDEX_SUFFIX))
+        files.rename(segment.path(REWRITE_SUFFIX), segment.path(LOG_SUFFIX))
+        self._reader.forget(segment.path(LOG_SUFFIX))
         segment.rewriting = False
         segment.size = segment.readable_size = result.size
         segment.records = result.records
@@ -349,7 +352,7 @@ class Log:
         self.reread()
 
     def joined(self, files: Files, segments: list[Segment], result: Rewritten) -> list[str]:
-        """The same with the file in which neighbours are one; returns the files to remove."""
+        """The same with the file in which neighbours are one; returns the files to remove. Raises DiskFull, too."""
         first, *others = segments
         self.rewritten(files, first, result)
         first.next_offset = others[-1].next_offset

@@ -36,11 +36,14 @@ class Noted:
     """It is on the disk when it is written; otherwise some time later."""
 
     def read(self, files: Files, reader: Handles, directory: str) -> int:
-        """0 if nobody has written it."""
+        """0 if nobody has written it, or nobody can read it."""
         path = f"{directory}/{self.name}"
         if files.size(path) != _FILE.size:
             return 0
-        octets = reader.read(path, 0, _FILE.size)
+        try:
+            octets = reader.read(path, 0, _FILE.size)
+        except OSError:
+            return 0
         reader.forget(path)
         return self.decode(octets)
 

@@ -33,13 +33,12 @@ from broker.storage.file import Files, Handles
 from broker.storage.index import Index
 from broker.storage.journal import Entry
 from broker.storage.log import Log
-from broker.storage.noted import SAFE, joined
+from broker.storage.noted import SAFE
+from broker.storage.rewrite import finish_rewrites
 from broker.storage.scan import PIECE_SIZE, Part, walk
 from broker.storage.segment import (
-    COMPANION_SUFFIXES,
     CUT_SUFFIX,
     INDEX_SUFFIX,
-    JOINED_SUFFIX,
     LOG_SUFFIX,
     OFFSET_MAX,
     PRODUCERS_SUFFIX,
@@ -47,6 +46,7 @@ from broker.storage.segment import (
     SEGMENT_SIZE_MAX,
     SETTLED_SUFFIX,
     Segment,
+    base_of,
 )
 from broker.storage.settlements import Blocks, Settlement, decode_blocks, encode_block
 from broker.storage.write import remove_files
@@ -98,12 +98,12 @@ def open_log(
     by one, so that offsets that are missing must be known; a compacted log is full of them. If they are not, the
     offsets of what was not compacted yet are dense. `syncs` says that what was confirmed was synced before.
     """
-    names = _finish_rewrites(files, reader, directory)
+    names = finish_rewrites(files, reader, directory)
     journaled = [batch for entry in journal for batch in entry.batches if not batch.transient]
     safe = 0 if settles else SAFE.read(files, reader, directory)
     opening = _Opening(files, reader, directory, journaled, settles, syncs, safe)
     report = opening.report
-    bases = [base for name in names if (base := _base_of(name, LOG_SUFFIX)) is not None]
+    bases = [base for name in names if (base := base_of(name, LOG_SUFFIX)) is not None]
     begun = files.size(directory) >= 0
     if begun and not bases:
         files.sync_directory(directory)  # offsets begin anew: settlements of old ones must not come back
@@ -130,44 +130,6 @@ def open_log(
         report.damaged.append(f"{directory}: it ends at offset {log.next_offset}, where {safe} was next")
         log.next_offset = safe  # somebody has seen what is missing
     return log, report
-
-
-def _finish_rewrites(files: Files, reader: Handles, directory: str) -> list[str]:
-    """Remove what has not happened yet, and go on with what has; returns the names that are there then."""
-    names = files.names(directory)
-    for name in names:
-        base = _base_of(name, JOINED_SUFFIX)
-        if base is not None:
-            _finish_joining(files, reader, directory, base, names)
-    for name in files.names(directory):
-        if name.endswith(REWRITE_SUFFIX):
-            files.remove(f"{directory}/{name}")
-    return files.names(directory)
-
-
-def _finish_joining(files: Files, reader: Handles, directory: str, first: int, names: list[str]) -> None:
-    """The steps behind that in which `.joined` was written; if that was not finished, it goes."""
-    note = joined(first)
-    inside = range(first + 1, note.read(files, reader, directory))
-    removed = [f"{directory}/{note.name}"]
-    if inside:
-        segment = Segment(directory, first, first)
-        if f"{first:020d}{REWRITE_SUFFIX}" in names:
-            files.rename(segment.path(REWRITE_SUFFIX), segment.path(LOG_SUFFIX))
-        files.sync_directory(directory)
-        suffixes = (LOG_SUFFIX, *COMPANION_SUFFIXES)
-        removed += [
-            f"{directory}/{name}"
-            for name in names
-            if any(_base_of(name, suffix) in inside for suffix in suffixes)
-        ]
-    remove_files(files, reader, removed)
-
-
-def _base_of(name: str, suffix: str) -> int | None:
-    """The base offset in a file's name; None for a file of another kind."""
-    base = name.removesuffix(suffix)
-    return int(base) if name.endswith(suffix) and base.isdecimal() else None
 
 
 def mend(files: Files, reader: Handles, log: Log, error: CorruptLog) -> tuple[Report, int]:
@@ -229,8 +191,12 @@ def _take_index(opening: _Opening, segment: Segment) -> bool:
     index_size = files.size(path)
     if index_size <= 0:
         return False
-    known = index_file.decode(reader.read(path, 0, index_size), segment.base_offset, size)
+    try:
+        octets = reader.read(path, 0, index_size)
+    except OSError:  # it is made anew as well as one that does not fit
+        return False
     reader.forget(path)
+    known = index_file.decode(octets, segment.base_offset, size)
     if known is None or (opening.settles and known.records != known.next_offset - known.base_offset):
         return False
     segment.size = segment.readable_size = size
@@ -408,7 +374,7 @@ def _read_settlements(
     """What the files beside segments say, also those whose segment is gone, by base offset."""
     beside: dict[int, Blocks] = {}
     for name in names:
-        base = _base_of(name, SETTLED_SUFFIX)
+        base = base_of(name, SETTLED_SUFFIX)
         if base is None:
             continue
         path = f"{log.directory}/{name}"
@@ -491,6 +457,6 @@ def _remove_orphans(
     orphans = [
         f"{log.directory}/{name}"
         for name in names
-        if any(_base_of(name, suffix) not in known for suffix in suffixes)
+        if any(base_of(name, suffix) not in known for suffix in suffixes)
     ]
     remove_files(files, reader, orphans)

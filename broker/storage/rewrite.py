@@ -7,10 +7,10 @@ Limits: a piece of a segment in memory, and a batch.
 
 Steps, and what is there if the process dies behind them:
 1. a thread writes `.rewrite` and syncs it   recovery removes it: nothing has happened
-2. the loop renames it to `.log`, but not    the old segment or the new one, and both are right; old
+2. the loop removes the segment's index      the next start makes it anew
+3. the loop renames it to `.log`, but not    the old segment or the new one, and both are right; old
    before what was open at 1 is safe: a      settlements in `.settled` name offsets that the new one does
    dead letter's copy before its original    not hold, and are passed over
-3. the loop removes the segment's index      an index that does not fit the size is made anew
 The loop does the renaming, so that no read of its own comes between the file and what it knows of it.
 
 Neighbours become one in the same way, and one step is more:
@@ -32,9 +32,18 @@ from typing import Final, TypeAlias
 from broker.storage import batch as batches
 from broker.storage.batch import Batch
 from broker.storage.errors import CorruptLog
-from broker.storage.file import Handles
+from broker.storage.file import Files, Handles
 from broker.storage.index import Index
-from broker.storage.segment import LOG_SUFFIX, REWRITE_SUFFIX, Segment
+from broker.storage.noted import joined
+from broker.storage.segment import (
+    COMPANION_SUFFIXES,
+    JOINED_SUFFIX,
+    LOG_SUFFIX,
+    REWRITE_SUFFIX,
+    Segment,
+    base_of,
+)
+from broker.storage.write import remove_files
 
 # Of a batch and the ranges of its offsets that live, the batches to keep: with these offsets and no others. The
 # batch itself if it stays what it is.
@@ -108,6 +117,38 @@ def read_batches(handles: Handles, segment: Segment) -> Iterator[Batch]:
         if not at:
             raise CorruptLog(path, position, "cut short")
         position += at
+
+
+def finish_rewrites(files: Files, reader: Handles, directory: str) -> list[str]:
+    """In recovery: remove what has not happened yet, and go on with what has; returns the names that are there then."""
+    names = files.names(directory)
+    for name in names:
+        base = base_of(name, JOINED_SUFFIX)
+        if base is not None:
+            _finish_joining(files, reader, directory, base, names)
+    for name in files.names(directory):
+        if name.endswith(REWRITE_SUFFIX):
+            files.remove(f"{directory}/{name}")
+    return files.names(directory)
+
+
+def _finish_joining(files: Files, reader: Handles, directory: str, first: int, names: list[str]) -> None:
+    """The steps behind that in which `.joined` was written; if that was not finished, it goes."""
+    note = joined(first)
+    inside = range(first + 1, note.read(files, reader, directory))
+    removed = [f"{directory}/{note.name}"]
+    if inside:
+        segment = Segment(directory, first, first)
+        if f"{first:020d}{REWRITE_SUFFIX}" in names:
+            files.rename(segment.path(REWRITE_SUFFIX), segment.path(LOG_SUFFIX))
+        files.sync_directory(directory)
+        suffixes = (LOG_SUFFIX, *COMPANION_SUFFIXES)
+        removed += [
+            f"{directory}/{name}"
+            for name in names
+            if any(base_of(name, suffix) in inside for suffix in suffixes)
+        ]
+    remove_files(files, reader, removed)
 
 
 class _Output:

@@ -10,6 +10,7 @@ Shape:  `<base offset, 20 digits>.log` holds batches one after another; beside i
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -31,6 +32,7 @@ CUT_SUFFIX = ".cut"
 PRODUCERS_SUFFIX = ".producers"
 # Files that are of no use without the segment.
 COMPANION_SUFFIXES = (INDEX_SUFFIX, SETTLED_SUFFIX, PRODUCERS_SUFFIX)
+_BASE = re.compile("[0-9]{20}")
 
 
 @dataclass(slots=True, eq=False)
@@ -99,3 +101,9 @@ class Segment:
                 return range(position, damaged.start)
             position = max(position, damaged.stop)
         return range(position, self.readable_size)
+
+
+def base_of(name: str, suffix: str) -> int | None:
+    """The base offset in a file's name; None for a file of another kind."""
+    base = name.removesuffix(suffix)
+    return int(base) if name.endswith(suffix) and _BASE.fullmatch(base) else None

@@ -285,28 +285,41 @@ def test_a_full_disk_is_waited_for(caplog):
     topic.check()
 
 
-@pytest.mark.parametrize("suffix", [".rewrite", ".joined"])
-def test_no_room_for_what_joins_segments_leaves_nothing_of_it(suffix):
-    topic = scene(joins=True)
-    files = topic.node.files
+@pytest.mark.parametrize("joins", [True, False])
+@pytest.mark.parametrize("then", ["go on", "crash"])
+def test_a_full_disk_at_any_step_of_a_pass(joins, then):
+    """Nothing is left half done, whether there is room some time later or the power fails before."""
+    for at in count():
+        topic = scene(joins=joins)
+        topic.tidy()
+        files = topic.node.files
+        steps = count()
 
-    def full(step: str, path: str) -> DiskFull | None:
-        return (
-            DiskFull(f"{path}: No space left on device")
-            if path.endswith(suffix) and step == "write"
-            else None
-        )
+        def full(step: str, path: str, at: int = at, steps: Iterator[int] = steps) -> DiskFull | None:
+            changes = step in ("write", "rename", "make_directory")
+            return DiskFull(f"{path}: No space left on device") if changes and next(steps) == at else None
 
-    files.fail = full
-    topic.tidy()
-    topic.node.commit()
-    assert topic.compacted_to == 0
-    assert topic.files(".rewrite") == topic.files(".joined") == []
-    files.fail = lambda step, path: None
-    topic.pass_time(60_000)
-    assert topic.compact() == 9
-    assert topic.files(".log") == [f"{0:020d}.log", f"{9:020d}.log"]
-    topic.check()
+        files.fail = full
+        topic.node.commit()
+        assert topic.compactor._pass is None
+        ended = next(steps) <= at
+        files.fail = lambda step, path: None
+        assert latest(topic.stored()) == latest(topic.appended)
+        assert topic.compacted_to == (9 if ended else 0)
+        if then == "crash":
+            topic.crash(at)
+        assert latest(topic.stored()) == latest(topic.appended)
+        topic.pass_time(60_000)
+        topic.tidy()
+        topic.node.commit()
+        assert topic.compacted_to == 9
+        assert topic.files(".rewrite") == topic.files(".joined") == []
+        topic.twin.compact(9, topic.node.clock.now)
+        topic.restart().check()
+        topic.node.abandon()
+        if ended:
+            break
+    assert at >= 4
 
 
 def test_a_damaged_segment_ends_it(caplog):

@@ -18,7 +18,7 @@ from broker.storage.log import Log
 from broker.storage.recovery import Report
 from broker.storage.segment import OFFSET_MAX
 from broker.storage.settlements import Settlement, encode_block, settlement
-from fakes import FakeFiles, PowerFailed
+from fakes import FakeFiles, FakeHandles, PowerFailed
 from log_owner import DIRECTORY, LogOwner, contents, record
 
 BITS = (0x01, 0x80, 0xFF)
@@ -243,6 +243,85 @@ def test_an_index_is_believed_only_if_it_fits():
         log, report = opened(with_file(path, index))
         assert contents(log) == EVERYTHING
         assert (report.cut, report.damaged) == ([], [])
+
+
+@pytest.mark.parametrize("end", range(0, len(FILES.octets(path_of(0, ".index"))), 3))
+def test_an_index_that_ends_anywhere_is_made_anew(end):
+    log, report = opened(with_file(path_of(0, ".index"), FILES.octets(path_of(0, ".index"))[:end]))
+    assert contents(log) == EVERYTHING
+    assert not report.damaged
+
+
+class UnreadableFiles(FakeFiles):
+    """On which the disk does not give some files."""
+
+    suffix = ""
+
+    def handles(self, limit):
+        on = self
+
+        class Refusing(FakeHandles):
+            def read(self, path, position, size):
+                if path.endswith(on.suffix):
+                    raise OSError(5, "Input/output error", path)
+                return super().read(path, position, size)
+
+        return Refusing(self, limit)
+
+
+def unreadable(suffix: str) -> UnreadableFiles:
+    files = UnreadableFiles()
+    for path in FILES.paths():
+        files.make_directory(DIRECTORY)
+        files.put(path, FILES.octets(path))
+    files.suffix = suffix
+    return files
+
+
+def test_an_index_that_cannot_be_read_is_made_anew():
+    log, report = opened(unreadable(".index"))
+    assert contents(log) == EVERYTHING
+    assert not report.damaged
+
+
+@pytest.mark.parametrize("suffix", [".log", ".settled"])
+def test_messages_that_cannot_be_read_end_the_start(suffix):
+    """The octets may be there, and are not given up: whoever runs the broker hears which file it is."""
+    files = unreadable(suffix)
+    before = {path: files.octets(path) for path in files.paths()}
+    with pytest.raises(OSError, match="error") as caught:
+        opened(files)
+    assert caught.value.filename.endswith(suffix)
+    assert {path: files.octets(path) for path in files.paths()} == before
+
+
+@pytest.mark.parametrize("path", FILES.paths())
+def test_a_file_of_zeros_costs_what_was_in_it_and_no_more(path):
+    """At the start, or of a segment whose index fits when somebody reads there."""
+    files = with_file(path, bytes(len(FILES.octets(path))))
+    log, report = opened(files)
+    if error := stumbled(log):
+        report, _ = recovery.mend(files, files.handles(4), log, error)
+    found = contents(log)
+    if path.endswith(".index"):
+        assert found == EVERYTHING
+    elif path.endswith(".settled"):
+        assert found.items() >= EVERYTHING.items()
+        assert report.cut
+    else:
+        base = int(path.rpartition("/")[2].partition(".")[0])
+        assert found == without(*range(base, base + 12))
+        assert report.cut or report.damaged
+
+
+@pytest.mark.parametrize("name", ["5.log", "0000000000000000000000000000099.log", "٣٣٣٣٣٣٣٣٣٣٣٣٣٣٣٣٣٣٣٣.log"])
+def test_a_name_that_only_looks_like_a_segments_is_none(name):
+    files = FILES.copy()
+    files.put(f"{DIRECTORY}/{name}", b"something else")
+    log, report = opened(files)
+    assert contents(log) == EVERYTHING
+    assert f"{DIRECTORY}/{name}" in files.paths()
+    assert not report.damaged
 
 
 def test_a_segment_that_is_gone_takes_nothing_else_with_it():

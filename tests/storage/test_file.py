@@ -173,3 +173,68 @@ def test_a_lock_is_held_until_it_is_let_go(disk, tmp_path):
         disk.lock(path)
     unlock()
     disk.lock(path)()
+
+
+CHANGES = {
+    "mkdir": lambda disk, path: disk.make_directory(path),
+    "open": lambda disk, path: disk.reserve(path, 10),
+    "posix_fallocate": lambda disk, path: disk.reserve(path, 10),
+    "rename": lambda disk, path: disk.rename(path, path),
+    "unlink": lambda disk, path: disk.remove(path),
+    "ftruncate": lambda disk, path: [Path(path).touch(), disk.truncate(path, 0)],
+}
+
+
+@pytest.mark.parametrize("call", CHANGES)
+@pytest.mark.parametrize(
+    ("number", "raised"), [(errno.ENOSPC, DiskFull), (errno.EIO, SyncFailed), (errno.EACCES, SyncFailed)]
+)
+def test_whatever_is_changed_a_refusal_is_a_full_disk_or_the_end(
+    disk, tmp_path, monkeypatch, call, number, raised
+):
+    def refuse(*given, **options):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, call, refuse)
+    with pytest.raises(raised, match=f"x: {os.strerror(number)}"):
+        CHANGES[call](disk, str(tmp_path / "x"))
+
+
+def test_a_lock_needs_no_room(disk, tmp_path, monkeypatch):
+    def refuse(*given):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", refuse)
+    unlock = disk.lock(str(tmp_path / "lock"))
+    with pytest.raises(DataFolderInUse, match="process unknown"):
+        disk.lock(str(tmp_path / "lock"))
+    unlock()
+
+
+def test_what_cannot_be_read_is_said_with_its_name(disk, tmp_path, monkeypatch):
+    def refuse(*given):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    path = tmp_path / "x"
+    path.write_bytes(b"abc")
+    monkeypatch.setattr(os, "pread", refuse)
+    handles = disk.handles(1)
+    with pytest.raises(OSError, match="error") as caught:
+        handles.read(str(path), 0, 3)
+    assert caught.value.filename == str(path)
+    handles.close()
+
+
+@pytest.mark.parametrize(("number", "raised"), [(errno.EIO, SyncFailed), (errno.EPIPE, BrokenPipeError)])
+def test_a_file_that_cannot_be_read_is_no_peer_that_is_gone(disk, tmp_path, monkeypatch, number, raised):
+    def refuse(*given):
+        raise OSError(number, os.strerror(number))
+
+    path = tmp_path / "x"
+    path.write_bytes(b"abc")
+    handles = disk.handles(1)
+    part = handles.share(str(path), 0, 3)
+    monkeypatch.setattr(os, "sendfile", refuse)
+    with pytest.raises(raised):
+        part.send(1)
+    handles.close()

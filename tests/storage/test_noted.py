@@ -55,3 +55,13 @@ def test_what_is_not_synced_is_there_or_not_and_never_something_else():
         found.add(SAFE.read(crashed, crashed.handles(4), DIRECTORY))
     assert {5, 1 << 40} <= found <= {0, 5, 1 << 40}
     assert SAFE.decode(COMPACTED.encode(5)) == 0
+
+
+def test_what_cannot_be_read_is_0():
+    class Unreadable:
+        def read(self, path: str, position: int, size: int) -> bytes:
+            raise OSError(5, "Input/output error", path)
+
+    files = FakeFiles()
+    files.put(PATH, COMPACTED.encode(5))
+    assert COMPACTED.read(files, Unreadable(), DIRECTORY) == 0  # type: ignore[arg-type]

@@ -28,7 +28,8 @@ from broker.model.user import Right
 from broker.model.vhost import Vhost
 from broker.node.node import Node
 from broker.node.partition import Partition
-from broker.node.topics import Topic
+from broker.node.portions import Portions
+from broker.node.topics import MADE_AT_ONCE, Topic
 
 TOPIC: Final = "topic"
 
@@ -107,16 +108,21 @@ async def put_topic(call: Call) -> Response:
     name = call.name("topic")
     body = call.body(TopicBody)
     call.check(Right.CONFIGURE, TOPIC, name, vhost)
-    topic = call.node.topics.find(vhost.name, name)
+    topics = call.node.topics
+    await topics.settled(vhost.name, name)
+    topic = topics.find(vhost.name, name)
     if topic is None:
-        call.node.topics.create(vhost.name, name, body.partitions or 1, configs=body.configs)
+        portions = Portions(MADE_AT_ONCE)
+        await topics.create_in_portions(
+            portions, vhost.name, name, body.partitions or 1, configs=body.configs
+        )
     else:
-        _change(call.node, topic, body)
+        await _change(call.node, topic, body)
     await call.declared()
     return Response(201 if topic is None else 204)
 
 
-def _change(node: Node, topic: Topic, body: TopicBody) -> None:
+async def _change(node: Node, topic: Topic, body: TopicBody) -> None:
     """All of it or, raising what the model refuses, nothing."""
     check_not_internal(topic)
     more = body.partitions if body.partitions != len(topic.partitions) else None
@@ -126,7 +132,7 @@ def _change(node: Node, topic: Topic, body: TopicBody) -> None:
         check_configs(body.configs)
         node.topics.configure(topic, body.configs)
     if more is not None:
-        node.topics.add_partitions(topic, more)
+        await node.topics.add_partitions(Portions(MADE_AT_ONCE), topic, more)
 
 
 @route("DELETE", "/api/topics/{vhost}/{topic}")

@@ -2,7 +2,8 @@
 
 Flow:   Kafka's admin requests, HTTP, the configuration file and auto-creation all come here; `load` brings
         them back at start; `tidy` is called now and then and lets go of what is too old, too much or out of date.
-Limits: `partitions_max` partitions in all.
+Limits: `partitions_max` partitions in all. Who makes many does it in portions: a topic, or what one gets more, is there
+        when all of it is, and whoever asks for the same name meanwhile waits.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ import logging
 import os
 import uuid
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Final
+
+import trio
 
 from broker.model.errors import (
     AlreadyExists,
@@ -30,6 +34,7 @@ from broker.node.compaction import Compactor
 from broker.node.definitions import TOPIC, Change, key, names_of
 from broker.node.flusher import Flusher
 from broker.node.partition import Partition
+from broker.node.portions import Portions
 from broker.node.stream_reader import StreamReader
 from broker.node.tail import TailLimit
 from broker.node.topic_sink import TopicSink
@@ -40,6 +45,8 @@ from broker.storage.log import Log
 logger = logging.getLogger("broker.node")
 
 PARTITIONS_MAX = 20_000
+# 20 microseconds each, in which the loop stands still.
+MADE_AT_ONCE: Final = 250
 # Some microseconds each, in which the loop stands still; 30 the first time, if they are compacted.
 _TIDIED_AT_ONCE = 250
 _SEGMENT_SIZE_MAX = 1024 * 1024 * 1024
@@ -94,6 +101,7 @@ class Topics:
         """Whatever a topic's configuration says."""
         self._topics: dict[tuple[str, str], Topic] = {}
         self._by_id: dict[bytes, Topic] = {}
+        self._coming: dict[tuple[str, str], trio.Event] = {}
         self._leaving: set[tuple[str, str]] = set()
         self._tail_limit = TailLimit()
         self._untidy: deque[tuple[Topic, Partition]] = deque()
@@ -142,12 +150,17 @@ class Topics:
             raise AlreadyExists(f"topic '{name}' exists already in vhost '{vhost}'")
         if (vhost, name) in self._leaving:
             raise AlreadyExists(f"topic '{name}' in vhost '{vhost}' is being deleted")
+        if (vhost, name) in self._coming:
+            raise AlreadyExists(f"topic '{name}' in vhost '{vhost}' is being made")
         if partitions < 1:
             raise InvalidPartitions(f"a topic has 1 partition at least, not {partitions}")
         if replicas not in (1, -1):
             raise InvalidReplicas(f"there is one broker, so that there cannot be {replicas} replicas")
         self._check_room(partitions)
         check_configs(configs or {})
+        self._check_no_queue(vhost, name)
+
+    def _check_no_queue(self, vhost: str, name: str) -> None:
         if name in self._topology.vhost(vhost).queues:
             raise AlreadyExists(f"there is a queue '{name}' in vhost '{vhost}'")
 
@@ -173,13 +186,66 @@ class Topics:
         """
         if not internal:
             self.check_new(vhost, name, partitions, replicas, configs)
-        given = dict(configs or {})
-        topic = Topic(name, vhost, uuid.uuid4().bytes, given, read_settings(given), internal=internal)
-        for _ in range(partitions):
-            self._add_partition(topic, None)
+        topic = _new_topic(vhost, name, configs, internal=internal)
+        topic.partitions = [self._new_partition(topic, number) for number in range(partitions)]
+        self._count(partitions)
         self._remember(topic)
         self._change(topic)
         return topic
+
+    async def create_in_portions(
+        self,
+        portions: Portions,
+        vhost: str,
+        name: str,
+        partitions: int,
+        *,
+        replicas: int = 1,
+        configs: Mapping[str, str] | None = None,
+    ) -> Topic:
+        """The same; a unit of work is a partition.
+
+        Raises AlreadyExists or NotFound, too, for what others have made of the name or the virtual host meanwhile.
+        """
+        await self.settled(vhost, name)
+        self.check_new(vhost, name, partitions, replicas, configs)
+        topic = _new_topic(vhost, name, configs)
+        async with self._coming_partitions(vhost, name, partitions):
+            topic.partitions = await self._made(portions, topic, range(partitions))
+            self._check_no_queue(vhost, name)
+        self._remember(topic)
+        self._change(topic)
+        return topic
+
+    async def settled(self, vhost: str, name: str) -> None:
+        """Wait for who is making this topic, or partitions of it."""
+        while (coming := self._coming.get((vhost, name))) is not None:
+            await coming.wait()
+
+    def is_coming(self, vhost: str, name: str) -> bool:
+        """Somebody is making this topic, or partitions of it."""
+        return (vhost, name) in self._coming
+
+    @asynccontextmanager
+    async def _coming_partitions(self, vhost: str, name: str, count: int) -> AsyncIterator[None]:
+        """They are counted, and stay so unless something comes between."""
+        made = self._coming[vhost, name] = trio.Event()
+        self._count(count)
+        try:
+            yield
+        except BaseException:
+            self._count(-count)
+            raise
+        finally:
+            del self._coming[vhost, name]
+            made.set()
+
+    async def _made(self, portions: Portions, topic: Topic, numbers: range) -> list[Partition]:
+        made = []
+        for number in numbers:
+            made.append(self._new_partition(topic, number))
+            await portions.take(1)
+        return made
 
     def _remember(self, topic: Topic) -> None:
         if not topic.internal:
@@ -188,13 +254,14 @@ class Topics:
         self._topics[topic.vhost, topic.name] = topic
         self._by_id[topic.id] = topic
 
-    def _add_partition(self, topic: Topic, log: Log | None) -> None:
-        number = len(topic.partitions)
-        if log is None:
-            id = self._topology.take_id()
-            size = self._segment_size(topic.settings)
-            log = Log(id, self.directory(id), self._reader, [], segment_size_max=size, settles=False)
-        partition = Partition(
+    def _new_partition(self, topic: Topic, number: int) -> Partition:
+        id = self._topology.take_id()
+        size = self._segment_size(topic.settings)
+        log = Log(id, self.directory(id), self._reader, [], segment_size_max=size, settles=False)
+        return self._partition_of(topic, number, log)
+
+    def _partition_of(self, topic: Topic, number: int, log: Log) -> Partition:
+        return Partition(
             f"'{topic.vhost}'/{topic.name}-{number}",
             number,
             log,
@@ -205,8 +272,6 @@ class Topics:
             self._clock.now_ms,
             self._tail_limit,
         )
-        topic.partitions.append(partition)
-        self._count(1)
 
     def _count(self, more: int) -> None:
         self.partition_count += more
@@ -218,17 +283,24 @@ class Topics:
     def directory(self, id: int) -> str:
         return os.path.join(self._directory, str(id))
 
-    def add_partitions(self, topic: Topic, count: int) -> None:
-        """Until it has `count`. Raises InvalidPartitions."""
+    async def add_partitions(self, portions: Portions, topic: Topic, count: int) -> None:
+        """Until it has `count`. Raises InvalidPartitions, or UnknownTopic if it is deleted meanwhile."""
+        await self.settled(topic.vhost, topic.name)
         self.check_more(topic, count)
-        while len(topic.partitions) < count:
-            self._add_partition(topic, None)
+        have = len(topic.partitions)
+        async with self._coming_partitions(topic.vhost, topic.name, count - have):
+            more = await self._made(portions, topic, range(have, count))
+            self._check_there(topic)
+        for partition in more:  # what is configured may have changed
+            self._configure(partition, topic.settings)
+        topic.partitions += more
         for reader in topic.readers:
             reader.partitions_added()
         self._change(topic)
 
     def check_more(self, topic: Topic, count: int) -> None:
-        """Raises InvalidPartitions for what `add_partitions` would not do."""
+        """Raises InvalidPartitions or UnknownTopic for what `add_partitions` would not do."""
+        self._check_there(topic)
         have = len(topic.partitions)
         if count <= have:
             raise InvalidPartitions(
@@ -236,15 +308,23 @@ class Topics:
             )
         self._check_room(count - have)
 
+    @staticmethod
+    def _check_there(topic: Topic) -> None:
+        if topic.deleted:
+            raise UnknownTopic(f"topic '{topic.name}' in vhost '{topic.vhost}' is deleted")
+
     def configure(self, topic: Topic, configs: Mapping[str, str]) -> None:
         """These and no others. Raises InvalidConfig."""
         check_configs(configs)
         topic.configs = dict(configs)
         topic.settings = read_settings(topic.configs)
         for partition in topic.partitions:
-            partition.configure(topic.settings)
-            partition.log.segment_size_max = self._segment_size(topic.settings)
+            self._configure(partition, topic.settings)
         self._change(topic)
+
+    def _configure(self, partition: Partition, settings: TopicSettings) -> None:
+        partition.configure(settings)
+        partition.log.segment_size_max = self._segment_size(settings)
 
     def delete(self, topic: Topic) -> None:
         """With everything in it. Raises NotAllowed for one of the broker's own."""
@@ -336,7 +416,8 @@ class Topics:
         for number, id in enumerate(value["logs"]):
             spoken = f"partition '{vhost}'/{name}-{number}"
             log = open_log(id, self.directory(id), spoken, size, topic.settings.syncs)
-            self._add_partition(topic, log)
+            topic.partitions.append(self._partition_of(topic, number, log))
+            self._count(1)
             topic.partitions[number].make_safe()
             topic.partitions[number].restore_producers()
         self._remember(topic)
@@ -344,6 +425,11 @@ class Topics:
 
 OpenLog = Callable[[int, str, str, int, bool], Log]
 """Of an id, a directory, a name to speak of it, the size of a segment, and whether what is confirmed is synced."""
+
+
+def _new_topic(vhost: str, name: str, configs: Mapping[str, str] | None, *, internal: bool = False) -> Topic:
+    given = dict(configs or {})
+    return Topic(name, vhost, uuid.uuid4().bytes, given, read_settings(given), internal=internal)
 
 
 def _key(topic: Topic) -> str:

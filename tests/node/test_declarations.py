@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from inspect import isawaitable
 
 import pytest
 import trio
@@ -13,6 +14,7 @@ from broker.config.reading import read_config
 from broker.node.declarations import apply
 from broker.node.node import NodeOptions, open_node
 from broker.node.passwords import matches
+from broker.node.portions import Portions
 
 
 class Files:
@@ -34,7 +36,8 @@ class Files:
                 nursery.start_soon(self._collect, node)
                 conflicts = await apply(node, declared)
                 if then is not None:
-                    then(node)
+                    if isawaitable(waiting := then(node)):
+                        await waiting
                     await node.settled()
                 nursery.cancel_scope.cancel()
         finally:
@@ -353,7 +356,10 @@ async def test_a_configuration_that_was_deleted_at_runtime_stays_so_and_is_said(
 
 
 async def test_partitions_that_were_added_at_runtime_stay_and_are_said(files):
-    await files.start(TOPIC, lambda node: node.topics.add_partitions(node.topics.topic("/", "t"), 5))
+    def add(node):
+        return node.topics.add_partitions(Portions(1), node.topics.topic("/", "t"), 5)
+
+    await files.start(TOPIC, add)
 
     def look(node):
         assert len(node.topics.topic("/", "t").partitions) == 5

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+import trio
 
 from broker.kafka import records
 from broker.model.errors import (
@@ -19,6 +20,7 @@ from broker.model.errors import (
 )
 from broker.model.topic import OFFSETS_TOPIC
 from broker.node.partition import Partition
+from broker.node.portions import Portions
 from broker.node.topics import Topic, Topics
 from stepped_node import SteppedNode
 from topic_records import append_octets, record
@@ -39,6 +41,10 @@ def topics_of(node: SteppedNode) -> Topics:
 
 def topic(node: SteppedNode, name: str = "orders") -> Topic:
     return topics_of(node).topic("/", name)
+
+
+def add_partitions(node: SteppedNode, topic: Topic, count: int) -> None:
+    trio.run(topics_of(node).add_partitions, Portions(2), topic, count)
 
 
 def fill(node: SteppedNode, *partitions: Partition, count: int = 1) -> None:
@@ -109,7 +115,7 @@ def test_what_cannot_be_made_leaves_nothing(under, error, given):
 
 def test_a_topic_comes_back_as_it_was(under):
     made = under.create("orders", 2, retention_ms="1000", flush="os")
-    topics_of(under).add_partitions(made, 3)
+    add_partitions(under, made, 3)
     topics_of(under).configure(made, {"retention.ms": "2000"})
     fill(under, made.partition(0), count=2)
     fill(under, made.partition(2))
@@ -120,7 +126,7 @@ def test_a_topic_comes_back_as_it_was(under):
         assert [one.high_watermark for one in found.partitions] == [2, 0, 1]
         assert topics_of(again).partition_count == 3
     with pytest.raises(InvalidPartitions):
-        topics_of(again).add_partitions(found, 3)
+        add_partitions(again, found, 3)
 
 
 def test_what_is_configured_holds_for_every_partition_at_once(under):
@@ -157,8 +163,8 @@ def test_many_partitions_are_one_limit(under):
     with pytest.raises(InvalidPartitions):
         under.create("others", 3)
     with pytest.raises(InvalidPartitions):
-        topics_of(under).add_partitions(made, 6)
-    topics_of(under).add_partitions(made, 5)
+        add_partitions(under, made, 6)
+    add_partitions(under, made, 5)
     topics_of(under).delete(made)
     under.create("others", 5)
 

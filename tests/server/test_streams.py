@@ -10,6 +10,7 @@ from amqp_client import Refused
 from broker.amqp import methods
 from broker.kafka import records
 from broker.kafka.records import Record
+from broker.node.portions import Portions
 from broker_here import broker_here
 
 STREAM = {"x-queue-type": "stream"}
@@ -387,7 +388,7 @@ async def test_all_partitions_of_a_topic_are_read_and_those_that_come(broker, ch
     await read(channel, "t")
     found = {(one.headers["x-stream-partition"], one.body) for one in await channel.messages(2)}
     assert found == {(0, b"zero"), (1, b"one")}
-    broker.node.topics.add_partitions(topic(broker, "t"), 3)
+    await broker.node.topics.add_partitions(Portions(1), topic(broker, "t"), 3)
     append(broker, Record(0, 0, None, b"two", []), name="t", partition=2)
     await broker.node.settled()
     later = await channel.message()

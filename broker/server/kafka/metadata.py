@@ -2,6 +2,7 @@
 
 Flow:   there is one broker, which leads everything; clients are told the address that they came to. A topic
         that is asked for and missing is made, if the client and the settings allow it.
+        Of those that make too many partitions for one turn the client is told to ask again, as Kafka tells of each.
 Limits: an answer names at most `_PARTITIONS_MAX` partitions where the request has a cursor.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import uuid
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from broker.kafka import api
@@ -17,7 +19,8 @@ from broker.kafka.errors import ErrorCode
 from broker.model.errors import ModelError
 from broker.model.user import Right
 from broker.node.flusher import Commit
-from broker.node.topics import Topic
+from broker.node.portions import Portions
+from broker.node.topics import MADE_AT_ONCE, Topic
 from broker.server.kafka.errors import code_of
 from broker.server.kafka.reply import Reply
 
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 CLUSTER: Final = ""
 
 _PARTITIONS_MAX: Final = 2000
+# What a topic costs beside its partitions, in partitions.
+_TOPIC_UNITS: Final = 4
 _NOT_ASKED: Final = -(2**31)
 # An enumeration is slow to walk.
 _RIGHTS: Final = tuple(Right)
@@ -81,7 +86,8 @@ def metadata(connection: KafkaConnection, request: Request, reply: Reply) -> Non
     else:
         before = connection.node.topics.partition_count
         creates = body["allow_auto_topic_creation"] or request.version < 4
-        found = [_asked(connection, one, creates, body) for one in asked]
+        creation = _Creation(connection, creates and connection.server.options.auto_create_topics)
+        found = [_asked(connection, one, creation, body) for one in asked]
         if connection.node.topics.partition_count != before:
             commit = connection.node.flusher.open
     cluster_operations = _NOT_ASKED
@@ -100,7 +106,7 @@ def metadata(connection: KafkaConnection, request: Request, reply: Reply) -> Non
 
 
 def _asked(
-    connection: KafkaConnection, one: dict[str, Any], creates: bool, body: dict[str, Any]
+    connection: KafkaConnection, one: dict[str, Any], creation: _Creation, body: dict[str, Any]
 ) -> dict[str, Any]:
     name, id = one["name"], one["topic_id"]
     topics = connection.node.topics
@@ -114,23 +120,52 @@ def _asked(
             return {"error_code": ErrorCode.TOPIC_AUTHORIZATION_FAILED, "name": name}
         topic = topics.find(vhost, name)
         if topic is None:
-            code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-            if creates and connection.server.options.auto_create_topics:
-                try:
-                    topic = auto_create(connection, name)
-                except ModelError as error:
-                    code = code_of(error)
-            if topic is None:
-                return {"error_code": code, "name": name}
+            made = creation.of(name)
+            if isinstance(made, ErrorCode):
+                return {"error_code": made, "name": name}
+            topic = made
     return _described(connection, topic, body["include_topic_authorized_operations"])
 
 
-def auto_create(connection: KafkaConnection, name: str) -> Topic | None:
-    """A topic that somebody asked for; None if that is not for this user. Raises ModelError."""
-    if not connection.allows(Right.CONFIGURE, name):
-        return None
-    options = connection.server.options
-    return connection.node.topics.create(options.vhost, name, options.partitions)
+class _Creation:
+    """Topics that are made because somebody asked for them: of one request as many as there is time for."""
+
+    def __init__(self, connection: KafkaConnection, allowed: bool) -> None:
+        self._connection = connection
+        self._allowed = allowed
+        self._left = MADE_AT_ONCE
+
+    def of(self, name: str) -> Topic | ErrorCode:
+        """The topic, or why there is none, or none yet."""
+        connection = self._connection
+        vhost, partitions = connection.server.options.vhost, connection.server.options.partitions
+        topics = connection.node.topics
+        if topics.is_coming(vhost, name):
+            return ErrorCode.LEADER_NOT_AVAILABLE
+        if not self._allowed or not connection.allows(Right.CONFIGURE, name):
+            return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+        try:
+            topics.check_new(vhost, name, partitions)
+            if self._left <= 0:
+                return ErrorCode.LEADER_NOT_AVAILABLE
+            self._left -= partitions + _TOPIC_UNITS
+            if partitions <= MADE_AT_ONCE:
+                return topics.create(vhost, name, partitions)
+        except ModelError as error:
+            return code_of(error)
+        connection.server.start_soon(_create_in_portions, connection, name, partitions)
+        return ErrorCode.LEADER_NOT_AVAILABLE
+
+
+async def _create_in_portions(connection: KafkaConnection, name: str, partitions: int) -> None:
+    """Whoever asked for it asks again."""
+    vhost = connection.server.options.vhost
+    try:
+        with suppress(ModelError):
+            await connection.node.topics.create_in_portions(Portions(MADE_AT_ONCE), vhost, name, partitions)
+    except Exception as error:
+        connection.failed(error)
+    connection.node.end_pass()
 
 
 def _described(connection: KafkaConnection, topic: Topic, with_operations: bool) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """CreateTopics, DeleteTopics and CreatePartitions: topics made and unmade.
 
-Flow:   each topic of a request is judged for itself; the answer waits for the commit that makes safe what was
-        done, and what somebody else did a moment before: that a topic exists is only told when it stays.
-Limits: one request makes at most `_PARTITIONS_MAX` partitions, as in Kafka; otherwise it makes none.
+Flow:   each topic of a request is judged for itself, in portions between which others have their turn; the answer waits for the
+        commit that makes safe what was done, and what somebody else did a moment before: that a topic exists is only
+        told when it stays. What is begun is done also if the client goes meanwhile.
+Limits: one request makes at most `_PARTITIONS_MAX` partitions, as in Kafka; otherwise it makes none. Configurations
+        are told of `_CONFIGS_TOLD_MAX` topics, as writing them costs more than making the topics.
 Spec:   KIP-464 (-1 is the broker's default), KIP-525 (the answer has the configurations), KIP-516 (ids). A
         name that stands twice in a request is refused once, and nothing is done for it.
 """
@@ -18,7 +20,8 @@ from broker.kafka.api import Request
 from broker.kafka.errors import ErrorCode
 from broker.model.errors import InvalidConfig, ModelError, NotAllowed
 from broker.model.user import Right
-from broker.node.topics import Topic
+from broker.node.portions import Portions
+from broker.node.topics import MADE_AT_ONCE, Topic
 from broker.server.kafka.configs import topic_entries
 from broker.server.kafka.errors import Refused, failure, refusal
 from broker.server.kafka.metadata import visible
@@ -30,6 +33,10 @@ if TYPE_CHECKING:
 
 _DEFAULT: Final = -1
 _PARTITIONS_MAX: Final = 10_000
+_CONFIGS_TOLD_MAX: Final = 100
+# Of a portion's units, which are partitions: what each topic costs, and what is saved where a partition only goes.
+_TOPIC_UNITS: Final = 4
+_DELETED_PER_UNIT: Final = 8
 _NO_ID: Final = bytes(16)
 _TWICE: Final = "the topic stands more than once in this request"
 
@@ -63,20 +70,28 @@ def check_replicas(connection: KafkaConnection, replicas: Iterable[int]) -> None
 
 
 def create_topics(connection: KafkaConnection, request: Request, reply: Reply) -> None:
+    connection.start(_create_topics, connection, request, reply)
+
+
+async def _create_topics(connection: KafkaConnection, request: Request, reply: Reply) -> None:
     body = request.body
+    portions = Portions(MADE_AT_ONCE)
     counts = Counter(one["name"] for one in body["topics"])
     wanted = {one["name"]: one for one in body["topics"]}
     partitions = sum(max(one["num_partitions"], len(one["assignments"]), 1) for one in wanted.values())
-    results = []
+    results: list[dict[str, Any]] = []
     for name, one in wanted.items():
         try:
             if counts[name] > 1:
                 raise Refused(ErrorCode.INVALID_REQUEST, _TWICE)
             _check_extent(partitions)
-            result = _created(connection, one, body["validate_only"])
+            result = await _created(portions, connection, one, body["validate_only"])
+            if len(results) >= _CONFIGS_TOLD_MAX:
+                result["configs"] = []
         except (Refused, ModelError) as error:
             result = {**refusal(error), "configs": None}
         results.append({"name": name, **result})
+        await portions.take(_TOPIC_UNITS)
     reply.answer_after(connection.node.flusher.unsafe_definitions, {"topics": results})
 
 
@@ -89,7 +104,9 @@ def _check_extent(partitions: int) -> None:
         )
 
 
-def _created(connection: KafkaConnection, one: dict[str, Any], only_checked: bool) -> dict[str, Any]:
+async def _created(
+    portions: Portions, connection: KafkaConnection, one: dict[str, Any], only_checked: bool
+) -> dict[str, Any]:
     """The result of a topic that was made, or could be. Raises Refused or ModelError."""
     name = one["name"]
     check_right(connection, name)
@@ -98,9 +115,13 @@ def _created(connection: KafkaConnection, one: dict[str, Any], only_checked: boo
     configs = _configs(one)
     id = _NO_ID
     if only_checked:
+        await topics.settled(vhost, name)
         topics.check_new(vhost, name, partitions, replicas, configs)
     else:
-        id = topics.create(vhost, name, partitions, replicas=replicas, configs=configs).id
+        made = await topics.create_in_portions(
+            portions, vhost, name, partitions, replicas=replicas, configs=configs
+        )
+        id = made.id
     return {
         "topic_id": id,
         "error_code": ErrorCode.NONE,
@@ -143,8 +164,13 @@ def _extent(connection: KafkaConnection, one: dict[str, Any]) -> tuple[int, int]
 
 
 def delete_topics(connection: KafkaConnection, request: Request, reply: Reply) -> None:
+    connection.start(_delete_topics, connection, request, reply)
+
+
+async def _delete_topics(connection: KafkaConnection, request: Request, reply: Reply) -> None:
     """By names, or from version 6 on by names and ids; a topic that is meant twice is not deleted."""
     body = request.body
+    portions = Portions(MADE_AT_ONCE)
     wanted = body["topics"]
     if request.version < 6:
         wanted = [{"name": name, "topic_id": _NO_ID} for name in body["topic_names"]]
@@ -162,6 +188,8 @@ def delete_topics(connection: KafkaConnection, request: Request, reply: Reply) -
             result = refusal(error)
         name = topic.name if topic is not None else one["name"]
         results.append({"name": name, "topic_id": topic.id if topic else one["topic_id"], **result})
+        gone = len(topic.partitions) if topic is not None else 0
+        await portions.take(_TOPIC_UNITS + gone // _DELETED_PER_UNIT)
     reply.answer_after(connection.node.flusher.unsafe_definitions, {"responses": results})
 
 
@@ -191,7 +219,12 @@ def _to_delete(connection: KafkaConnection, one: dict[str, Any]) -> Topic:
 
 
 def create_partitions(connection: KafkaConnection, request: Request, reply: Reply) -> None:
+    connection.start(_create_partitions, connection, request, reply)
+
+
+async def _create_partitions(connection: KafkaConnection, request: Request, reply: Reply) -> None:
     body = request.body
+    portions = Portions(MADE_AT_ONCE)
     counts = Counter(one["name"] for one in body["topics"])
     wanted = {one["name"]: one for one in body["topics"]}
     partitions = sum(max(one["count"], 1) for one in wanted.values())
@@ -201,18 +234,22 @@ def create_partitions(connection: KafkaConnection, request: Request, reply: Repl
             if counts[name] > 1:
                 raise Refused(ErrorCode.INVALID_REQUEST, _TWICE)
             _check_extent(partitions)
-            _extend(connection, one, body["validate_only"])
+            await _extend(portions, connection, one, body["validate_only"])
             result = failure(ErrorCode.NONE)
         except (Refused, ModelError) as error:
             result = refusal(error)
         results.append({"name": name, **result})
+        await portions.take(_TOPIC_UNITS)
     reply.answer_after(connection.node.flusher.unsafe_definitions, {"results": results})
 
 
-def _extend(connection: KafkaConnection, one: dict[str, Any], only_checked: bool) -> None:
+async def _extend(
+    portions: Portions, connection: KafkaConnection, one: dict[str, Any], only_checked: bool
+) -> None:
     """Raises Refused or ModelError."""
-    topic = clients_topic(connection, one["name"])
     topics, count = connection.node.topics, one["count"]
+    await topics.settled(connection.server.options.vhost, one["name"])
+    topic = clients_topic(connection, one["name"])
     topics.check_more(topic, count)
     assignments = one["assignments"]
     if assignments is not None:
@@ -224,7 +261,7 @@ def _extend(connection: KafkaConnection, one: dict[str, Any], only_checked: bool
         for each in assignments:
             check_replicas(connection, each["broker_ids"])
     if not only_checked:
-        topics.add_partitions(topic, count)
+        await topics.add_partitions(portions, topic, count)
 
 
 HANDLERS: Final[dict[int, Handler]] = {

@@ -3,6 +3,9 @@
 
 const { Kafka, CompressionTypes, logLevel } = require('kafkajs');
 
+// Of records: older ones would be gone by the topic's retention.
+const recent = Date.now() - 3600000;
+
 const numbers = (count, from = 0) => Array.from({ length: count }, (_, index) => String(from + index));
 const messages = (values, partition) => values.map((value) => ({ value, partition }));
 
@@ -57,7 +60,7 @@ const scenarios = {
     await producer.send({
       topic,
       messages: [
-        { key: 'key', value: 'value', headers, timestamp: '1700000000000' },
+        { key: 'key', value: 'value', headers, timestamp: String(recent) },
         { key: 'key', value: null },
       ],
     });
@@ -68,7 +71,7 @@ const scenarios = {
     return found.map(({ message: { key, value, headers, timestamp } }) => ({
       key: key.toString(),
       value: value && value.toString(),
-      timestamp,
+      late: timestamp - recent,
       headers: Object.fromEntries(
         Object.entries(headers).map(([name, one]) => [name, Array.isArray(one) ? one.map(String) : String(one)])),
     }));
@@ -173,14 +176,14 @@ const scenarios = {
   async offsets(kafka, topic) {
     const producer = kafka.producer();
     await producer.connect();
-    const sent = numbers(10).map((value) => ({ value, partition: 0, timestamp: String(1700000000000 + 1000 * value) }));
+    const sent = numbers(10).map((value) => ({ value, partition: 0, timestamp: String(recent + 1000 * value) }));
     await producer.send({ topic, messages: sent });
     await producer.disconnect();
     const admin = kafka.admin();
     await admin.connect();
     const byPartition = (one, other) => one.partition - other.partition;
     const ends = (await admin.fetchTopicOffsets(topic)).sort(byPartition);
-    const since = (await admin.fetchTopicOffsetsByTimestamp(topic, 1700000003500)).sort(byPartition);
+    const since = (await admin.fetchTopicOffsetsByTimestamp(topic, recent + 3500)).sort(byPartition);
     await admin.disconnect();
     return { ends, since };
   },

@@ -12,6 +12,8 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from aiokafka.structs import OffsetAndMetadata
 
+from recent import RECENT_MS
+
 SCENARIO_S = 30.0
 
 
@@ -111,13 +113,13 @@ def test_keys_headers_and_times(run, topic):
     async def scenario(clients):
         producer = await clients.producer()
         headers = [("a", b"1"), ("a", b"2"), ("empty", b""), ("ü", "ü".encode())]
-        arguments = {"key": b"key", "headers": headers, "timestamp_ms": 1_700_000_000_000, "partition": 0}
+        arguments = {"key": b"key", "headers": headers, "timestamp_ms": RECENT_MS, "partition": 0}
         [found] = await produce(producer, topic, [b"value"], **arguments)
-        assert (found.partition, found.offset, found.timestamp) == (0, 0, 1_700_000_000_000)
+        assert (found.partition, found.offset, found.timestamp) == (0, 0, RECENT_MS)
         await produce(producer, topic, [None], key=b"gone", partition=0)
         first, second = await take(await clients.consumer(topic), 2)
         assert (first.key, first.value, list(first.headers)) == (b"key", b"value", headers)
-        assert first.timestamp == 1_700_000_000_000
+        assert first.timestamp == RECENT_MS
         assert (second.key, second.value, list(second.headers)) == (b"gone", None, [])
 
     run(scenario)
@@ -170,14 +172,14 @@ def test_offsets(run, topic):
     async def scenario(clients):
         producer = await clients.producer(linger_ms=50)
         for number, value in enumerate(numbers(10)):
-            await producer.send(topic, value, partition=0, timestamp_ms=1_700_000_000_000 + 1000 * number)
+            await producer.send(topic, value, partition=0, timestamp_ms=RECENT_MS + 1000 * number)
         await producer.flush()
         consumer = await clients.consumer()
         partitions = [TopicPartition(topic, number) for number in range(3)]
         assert await consumer.beginning_offsets(partitions) == dict.fromkeys(partitions, 0)
         assert await consumer.end_offsets(partitions) == dict(zip(partitions, [10, 0, 0], strict=True))
-        found = await consumer.offsets_for_times({partitions[0]: 1_700_000_003_500, partitions[1]: 0})
-        assert (found[partitions[0]].offset, found[partitions[0]].timestamp) == (4, 1_700_000_004_000)
+        found = await consumer.offsets_for_times({partitions[0]: RECENT_MS + 3_500, partitions[1]: 0})
+        assert (found[partitions[0]].offset, found[partitions[0]].timestamp) == (4, RECENT_MS + 4_000)
         assert found[partitions[1]] is None
 
     run(scenario)

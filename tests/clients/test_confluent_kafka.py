@@ -17,6 +17,7 @@ from confluent_kafka import (
 )
 
 from confluent import WAIT_S, consumer, poll, produce, producer, take
+from recent import RECENT_MS
 
 
 @pytest.fixture
@@ -78,13 +79,13 @@ def test_compressed_batches_arrive_as_such(log_broker, topic):
 
 def test_keys_headers_and_times(sender, reader, topic):
     headers = [("a", b"1"), ("a", b"2"), ("empty", b""), ("none", None), ("ü", "ü".encode())]
-    arguments = {"key": b"key", "headers": headers, "timestamp": 1_700_000_000_000}
+    arguments = {"key": b"key", "headers": headers, "timestamp": RECENT_MS}
     [(partition, _)] = produce(sender, topic, [b"value"], **arguments)
     [(_, _)] = produce(sender, topic, [None], key=b"", partition=partition)
     reader.assign([TopicPartition(topic, partition, 0)])
     first, second = take(reader, 2)
     assert (first.key(), first.value(), first.headers()) == (b"key", b"value", headers)
-    assert first.timestamp() == (TIMESTAMP_CREATE_TIME, 1_700_000_000_000)
+    assert first.timestamp() == (TIMESTAMP_CREATE_TIME, RECENT_MS)
     assert (second.key(), second.value(), second.headers()) == (b"", None, None)
 
 
@@ -219,19 +220,19 @@ def test_offsets_for_times(log_broker, reader, topic):
     """Exactly the first record that is not older, though several are in one batch."""
     client = producer(log_broker.bootstrap, linger_ms=50)
     for number in range(10):
-        client.produce(topic, b"%d" % number, partition=0, timestamp=1_700_000_000_000 + 1000 * number)
+        client.produce(topic, b"%d" % number, partition=0, timestamp=RECENT_MS + 1000 * number)
     assert client.flush(WAIT_S) == 0
     asked = {
         1_600_000_000_000: 0,
-        1_700_000_000_000: 0,
-        1_700_000_004_000: 4,
-        1_700_000_004_001: 5,
-        1_700_000_009_000: 9,
+        RECENT_MS: 0,
+        RECENT_MS + 4_000: 4,
+        RECENT_MS + 4_001: 5,
+        RECENT_MS + 9_000: 9,
     }
     for time, offset in asked.items():
         [found] = reader.offsets_for_times([TopicPartition(topic, 0, time)], timeout=WAIT_S)
         assert (found.offset, found.error) == (offset, None)
-    [found] = reader.offsets_for_times([TopicPartition(topic, 0, 1_700_000_009_001)], timeout=WAIT_S)
+    [found] = reader.offsets_for_times([TopicPartition(topic, 0, RECENT_MS + 9_001)], timeout=WAIT_S)
     assert found.offset == OFFSET_END
 
 

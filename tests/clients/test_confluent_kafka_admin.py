@@ -28,6 +28,7 @@ from confluent_kafka.admin import (
 
 from confluent import WAIT_S, consumer, poll, produce, producer, spread, take
 from process import BrokerProcess
+from recent import RECENT_MS
 
 
 @pytest.fixture
@@ -216,12 +217,12 @@ def test_records_are_deleted(admin, log_broker, topic):
 def test_offsets_are_listed(admin, log_broker, topic):
     client = producer(log_broker.bootstrap)
     for number in (3, 9, 5):
-        produce(client, topic, [b""], partition=0, timestamp=1_700_000_000_000 + number)
+        produce(client, topic, [b""], partition=0, timestamp=RECENT_MS + number)
     asked = {
         OffsetSpec.earliest(): 0,
         OffsetSpec.latest(): 3,
         OffsetSpec.max_timestamp(): 1,
-        OffsetSpec.for_timestamp(1_700_000_000_004): 1,
+        OffsetSpec.for_timestamp(RECENT_MS + 4): 1,
     }
     for spec, offset in asked.items():
         found = result(

@@ -22,6 +22,7 @@ from kafka_python import (
 from kafka_python import admin as admins
 from process import ROOT
 from program import Program
+from recent import RECENT_MS
 
 WAIT_S = 20.0
 
@@ -106,13 +107,13 @@ def test_what_was_produced_is_read(producer, reader, topic, codec, idempotent):
 def test_keys_headers_and_times(producer, reader, topic):
     headers = [("a", b"1"), ("a", b"2"), ("empty", b""), ("ü", "ü".encode())]
     client = producer()
-    arguments = {"key": b"key", "headers": headers, "timestamp_ms": 1_700_000_000_000, "partition": 0}
+    arguments = {"key": b"key", "headers": headers, "timestamp_ms": RECENT_MS, "partition": 0}
     [found] = produce(client, topic, [b"value"], **arguments)
-    assert (found.topic, found.partition, found.offset, found.timestamp) == (topic, 0, 0, 1_700_000_000_000)
+    assert (found.topic, found.partition, found.offset, found.timestamp) == (topic, 0, 0, RECENT_MS)
     produce(client, topic, [None], key=b"gone", partition=0)
     first, second = take(reader, 2)
     assert (first.key, first.value, list(first.headers)) == (b"key", b"value", headers)
-    assert (first.timestamp, first.timestamp_type) == (1_700_000_000_000, 0)
+    assert (first.timestamp, first.timestamp_type) == (RECENT_MS, 0)
     assert (second.key, second.value, list(second.headers)) == (b"gone", None, [])
 
 
@@ -139,7 +140,7 @@ def test_seek_and_positions(producer, reader, topic):
 def test_offsets(producer, consumer, topic):
     client = producer(linger_ms=50)
     asked = [
-        client.send(topic, value, partition=0, timestamp_ms=1_700_000_000_000 + 1000 * number)
+        client.send(topic, value, partition=0, timestamp_ms=RECENT_MS + 1000 * number)
         for number, value in enumerate(numbers(10))
     ]
     assert [one.get(WAIT_S).offset for one in asked] == list(range(10))
@@ -148,8 +149,8 @@ def test_offsets(producer, consumer, topic):
     assert reader.partitions_for_topic(topic) == {0, 1, 2}
     assert reader.beginning_offsets(partitions) == dict.fromkeys(partitions, 0)
     assert reader.end_offsets(partitions) == dict(zip(partitions, [10, 0, 0], strict=True))
-    found = reader.offsets_for_times({partitions[0]: 1_700_000_003_500, partitions[1]: 0})
-    assert (found[partitions[0]].offset, found[partitions[0]].timestamp) == (4, 1_700_000_004_000)
+    found = reader.offsets_for_times({partitions[0]: RECENT_MS + 3_500, partitions[1]: 0})
+    assert (found[partitions[0]].offset, found[partitions[0]].timestamp) == (4, RECENT_MS + 4_000)
     assert found[partitions[1]] is None
 
 

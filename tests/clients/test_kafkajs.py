@@ -46,7 +46,7 @@ def test_keys_headers_and_times(seen):
     assert first == {
         "key": "key",
         "value": "value",
-        "timestamp": "1700000000000",
+        "late": 0,
         "headers": {"a": "one", "b": ["two", "three"], "ü": "ü"},
     }
     assert (second["key"], second["value"], second["headers"]) == ("key", None, {})

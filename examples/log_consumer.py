@@ -12,6 +12,7 @@ import sys
 
 import anyio
 
+import leveret
 import leveret.log
 
 url = os.environ.get("KAFKA_URL", "kafka://127.0.0.1:9092")
@@ -30,13 +31,24 @@ async def consume():
             print(f"{view.key.decode()} saw {view.value.decode()} ({view.partition}:{view.offset})")
 
 
+async def stop_on_signal(scope):
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for _ in signals:
+            scope.cancel()  # commits, and leaves the group, so that others need not wait
+            break
+
+
 async def main():
+    problem = None
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(consume)
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            async for _ in signals:
-                tasks.cancel_scope.cancel()  # commits, and leaves the group, so that others need not wait
-                break
+        tasks.start_soon(stop_on_signal, tasks.cancel_scope)
+        try:
+            await consume()
+        except leveret.LeveretError as error:
+            problem = f"Not read any further: {error}"
+        tasks.cancel_scope.cancel()
+    if problem:
+        sys.exit(problem)
     print("Bye")
 
 

@@ -345,13 +345,17 @@ async def test_a_commit_that_is_not_answered():
             assert anyio.current_time() - started == pytest.approx(7, abs=0.1)
 
 
+@pytest.mark.parametrize("kind", [api.LEAVE_GROUP, api.OFFSET_COMMIT])
 @on_mock_clock
-async def test_leaving_a_coordinator_that_does_not_answer():
+async def test_leaving_a_coordinator_that_does_not_answer(kind, caplog):
     async with grouped() as (fake, _, log):
-        async with member(log):
-            fake.answers[api.LEAVE_GROUP] = lambda _: None
+        fake.add("t", b"x")
+        async with member(log) as consumer:
+            await anext(consumer)
+            fake.answers[kind] = lambda _: None
             started = anyio.current_time()
         assert anyio.current_time() - started == pytest.approx(3)
+    assert "group 'g': the broker did not answer; what was read last may not be committed" in caplog.text
 
 
 # ---- instances ----

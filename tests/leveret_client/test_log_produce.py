@@ -9,7 +9,8 @@ import anyio
 import pytest
 
 import leveret.log
-from backends import on_both_backends
+from backends import on_both_backends, on_mock_clock
+from fake_kafka import fake_kafka
 from kafka_python import murmur2
 from leveret.log import LogRecord, NotAllSent, SendFailed, TopicPartition
 from log_reading import read
@@ -222,6 +223,26 @@ async def test_what_was_sent_soon_is_flushed_also_when_the_block_is_cancelled(lo
                 await anyio.sleep_forever()
         assert scope.cancelled_caught
         assert [record.value for record in await read(log, topic, 1)] == [b"x"]
+
+
+@on_mock_clock
+async def test_a_topic_that_is_missing_and_that_the_broker_does_not_make():
+    """One that makes it may need a moment to know of it."""
+    async with fake_kafka() as fake, fake.connect() as log, log.producer() as producer:
+        fake.missing.add("t")
+        started = anyio.current_time()
+        text = "topic 't': it is not there, and the broker does not make it: UNKNOWN_TOPIC_OR_PARTITION"
+        with pytest.raises(leveret.log.UnknownTopic, match=text):
+            await producer.send("t", b"x")
+        assert 5 <= anyio.current_time() - started < 7
+
+        async def make():
+            await anyio.sleep(4)
+            fake.missing.clear()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(make)
+            await producer.send("t", b"x")
 
 
 @on_both_backends

@@ -3,7 +3,8 @@
 Flow:   whoever needs a topic asks for it, and it is fetched from any broker that answers; whoever finds out
         that it is out of date says so, and it is fetched again.
 Limits: only topics that were asked for are remembered, `TOPICS_MAX` of them; a topic is old after `AGE_S`, as
-        it may have more partitions by then. Asking ends after the URL's `request_timeout`.
+        it may have more partitions by then. Asking ends after the URL's `request_timeout`, and after
+        `_MAKING_S` for a topic that no broker makes.
 Spec:   Metadata (3), FindCoordinator (10).
 """
 
@@ -37,6 +38,8 @@ from leveret.log.record import TopicPartition
 from leveret.log.url import URL, Address
 
 AGE_S: Final = 300.0
+# So long a topic that asking for it makes may be missing.
+_MAKING_S: Final = 5.0
 TOPICS_MAX: Final = 10_000
 NAME_SIZE_MAX: Final = 249
 _NOBODY: Final = -1
@@ -142,7 +145,7 @@ class Cluster:
         asking = self._asking.get((name, creates))
         if asking is None:
             asking = self._asking[name, creates] = _Asking()
-            patience_s = self.url.request_s if creates else patience_s
+            patience_s = max(patience_s, _MAKING_S) if creates else patience_s
             self._background.start(self._answer, asking, name, creates, patience_s)
         await asking.done.wait()
         if asking.topic is None:
@@ -172,7 +175,8 @@ class Cluster:
                 if code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:
                     self._known.pop(name, None)
                     if anyio.current_time() >= unknown_until:
-                        raise problem
+                        said = "it is not there, and the broker does not make it" if creates else None
+                        raise refused(code, f"topic {name!r}", said)
                 elif code not in RETRIABLE:
                     raise problem
                 await backoff.pause()

@@ -122,8 +122,11 @@ class Consumer:
             return await self._background.close(kind, error, traceback)
         finally:
             if self._membership is not None:
-                with CancelScope(shield=True), anyio.move_on_after(CLOSE_S):
+                with CancelScope(shield=True), anyio.move_on_after(CLOSE_S) as goodbye:
                     await self._say_goodbye(self._membership)
+                if goodbye.cancelled_caught:
+                    text = "group %r: the broker did not answer; what was read last may not be committed"
+                    logger.warning(text, self._options.group)
             self._end(partial(ConnectionClosed, None, "the consumer was closed by this side"))
 
     # ---- records ----

@@ -169,7 +169,7 @@ class Sender:
         return leader
 
     async def _find_leaders(self, topic: str) -> None:
-        await self._cluster.refresh(topic)
+        await self._cluster.refresh(topic, patience_s=self._cluster.url.request_s)
         for place in self._accumulator.active:
             if place.topic == topic and self._cluster.lacks(place):
                 raise refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, str(place))

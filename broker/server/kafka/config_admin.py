@@ -72,7 +72,8 @@ def _no_configs(kind: int) -> Refused:
 def describe_configs(connection: KafkaConnection, request: Request, reply: Reply) -> None:
     body = request.body
     results = []
-    for one in body["resources"]:
+    once = {(one["resource_type"], one["resource_name"]): one for one in body["resources"]}.values()
+    for one in once:
         try:
             result = {**failure(ErrorCode.NONE), "configs": _described(connection, one, body)}
         except (Refused, ModelError) as error:

@@ -218,12 +218,13 @@ def leave_group(connection: KafkaConnection, request: Request, reply: Reply) -> 
 
 
 def describe_groups(connection: KafkaConnection, request: Request, reply: Reply) -> None:
+    """Each once, however often it is asked for: a group may be large."""
     with_operations = request.body["include_authorized_operations"]
     reply.answer(
         {
             "groups": [
                 _described(connection, name, with_operations, request.version)
-                for name in request.body["groups"]
+                for name in dict.fromkeys(request.body["groups"])
             ]
         }
     )

@@ -103,26 +103,28 @@ def _folder(connection: KafkaConnection) -> dict[str, Any]:
 
 
 def describe_producers(connection: KafkaConnection, request: Request, reply: Reply) -> None:
-    """The idempotent producers of partitions; none has a transaction, as there are none yet."""
-    topics = []
+    """The idempotent producers of partitions, each once; none has a transaction, as there are none yet."""
+    asked: dict[str, dict[int, None]] = {}
     for topic in request.body["topics"]:
+        asked.setdefault(topic["name"], {}).update(dict.fromkeys(topic["partition_indexes"]))
+    topics = []
+    for name, numbers in asked.items():
         results = []
-        for number in topic["partition_indexes"]:
+        for number in numbers:
             try:
                 result = {
                     **failure(ErrorCode.NONE),
-                    "active_producers": _producers(connection, topic, number),
+                    "active_producers": _producers(connection, name, number),
                 }
             except (Refused, ModelError) as error:
                 result = {**refusal(error), "active_producers": []}
             results.append({"partition_index": number, **result})
-        topics.append({"name": topic["name"], "partitions": results})
+        topics.append({"name": name, "partitions": results})
     reply.answer({"topics": topics})
 
 
-def _producers(connection: KafkaConnection, topic: dict[str, Any], number: int) -> list[dict[str, Any]]:
+def _producers(connection: KafkaConnection, name: str, number: int) -> list[dict[str, Any]]:
     """Raises Refused or UnknownTopic."""
-    name = topic["name"]
     if not connection.allows(Right.READ, name):
         raise Refused(ErrorCode.TOPIC_AUTHORIZATION_FAILED, f"read access to topic '{name}' refused")
     partition = connection.node.topics.topic(connection.server.options.vhost, name).partition(number)

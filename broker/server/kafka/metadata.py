@@ -3,6 +3,7 @@
 Flow:   there is one broker, which leads everything; clients are told the address that they came to. A topic
         that is asked for and missing is made, if the client and the settings allow it.
         Of those that make too many partitions for one turn the client is told to ask again, as Kafka tells of each.
+        A topic that a request names more than once is in the answer once, as in Kafka.
 Limits: an answer names at most `_PARTITIONS_MAX` partitions where the request has a cursor.
 """
 
@@ -87,7 +88,8 @@ def metadata(connection: KafkaConnection, request: Request, reply: Reply) -> Non
         before = connection.node.topics.partition_count
         creates = body["allow_auto_topic_creation"] or request.version < 4
         creation = _Creation(connection, creates and connection.server.options.auto_create_topics)
-        found = [_asked(connection, one, creation, body) for one in asked]
+        once = {(one["name"], one["topic_id"]): one for one in asked}.values()
+        found = [_asked(connection, one, creation, body) for one in once]
         if connection.node.topics.partition_count != before:
             commit = connection.node.flusher.open
     cluster_operations = _NOT_ASKED

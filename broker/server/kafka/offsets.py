@@ -86,7 +86,7 @@ def _commit(hosted: Hosted, topic: str, partition: int, offset: CommittedOffset)
 def offset_fetch(connection: KafkaConnection, request: Request, reply: Reply) -> None:
     body = request.body
     if request.version >= _BY_GROUPS_FROM:
-        groups = [_fetched(connection, one["group_id"], one["topics"]) for one in body["groups"]]
+        groups = [_fetched(connection, *one) for one in _asked_once(body["groups"]).items()]
         reply.answer_after(connection.node.groups.unsafe, {"groups": groups})
         return
     found = _fetched(connection, body["group_id"], body["topics"])
@@ -99,21 +99,34 @@ def offset_fetch(connection: KafkaConnection, request: Request, reply: Reply) ->
     reply.answer_after(connection.node.groups.unsafe, found)
 
 
+def _asked_once(groups: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]] | None]:
+    """The topics of each group that are asked for, None for all of them."""
+    asked: dict[str, list[dict[str, Any]] | None] = {}
+    for one in groups:
+        known = asked.setdefault(one["group_id"], [])
+        if one["topics"] is None or known is None:
+            asked[one["group_id"]] = None
+        else:
+            known += one["topics"]
+    return asked
+
+
 def _fetched(
     connection: KafkaConnection, group_id: str, topics: list[dict[str, Any]] | None
 ) -> dict[str, Any]:
+    """Of each partition once, however often it is asked for: metadata may be large."""
     problem = group_problem(connection, group_id, *DESCRIBING)
     if problem is not ErrorCode.NONE:
         return {"group_id": group_id, "error_code": problem, "topics": []}
     hosted = connection.node.groups.find(group_id)
-    asked: dict[str, list[int]] = {}
+    asked: dict[str, dict[int, None]] = {}
     if topics is not None:
         for topic in topics:
-            asked.setdefault(topic["name"], []).extend(topic["partition_indexes"])
+            asked.setdefault(topic["name"], {}).update(dict.fromkeys(topic["partition_indexes"]))
     elif hosted is not None:
         for name, number, _ in hosted.committed:
             if visible(connection, name):
-                asked.setdefault(name, []).append(number)
+                asked.setdefault(name, {})[number] = None
     found = []
     for name, numbers in asked.items():
         if visible(connection, name):

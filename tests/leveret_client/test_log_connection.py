@@ -14,6 +14,8 @@ from broker.kafka import api
 from broker.kafka.errors import ErrorCode
 from fake_kafka import CUT, fake_kafka
 from leveret.log import BrokerError, ConnectionFailed
+from leveret.log.connection import UNANSWERED_MAX
+from leveret.log.pool import dial_tcp
 
 
 async def fails(log, kind, match):
@@ -85,6 +87,23 @@ async def test_what_is_not_an_answer():
         ]:
             fake.answers[api.API_VERSIONS] = lambda _, octets=octets: octets
             await fails(fake.connect(), ConnectionFailed, text)
+
+
+@on_both_backends
+async def test_a_broker_that_says_that_it_has_a_port_that_cannot_be():
+    async with fake_kafka() as fake:
+
+        async def dial(address):
+            return await (fake.dial if address.host == "fake" else dial_tcp)(address)
+
+        there = {"node_id": 1, "host": "127.0.0.1", "port": 70_000}
+        fake.answers[api.METADATA] = lambda request: {**fake.metadata(request), "brokers": [there]}
+        async with (
+            leveret.log.connect("kafka://fake", dial=dial) as log,
+            log.producer(timeout=0.5) as producer,
+        ):
+            with pytest.raises(leveret.log.SendFailed, match=":70000: there is no such port"):
+                await producer.send("t", b"x")
 
 
 # ---- versions ----
@@ -185,6 +204,21 @@ async def test_an_answer_that_does_not_come_ends_the_connection():
         with pytest.raises(ConnectionFailed, match="no broker of fake:9092 answered Metadata within 5 s"):
             await log.topics()
         assert 5 <= anyio.current_time() - started <= 5.1
+
+
+@on_mock_clock
+async def test_those_who_do_not_wait_for_their_answers_have_a_limit_too():
+    """A connection has room for some questions, whether anybody still wants to know or not."""
+    async with fake_kafka() as fake, fake.connect("kafka://fake?request_timeout=60000") as log:
+        before = fake.count(api.METADATA)
+        fake.answers[api.METADATA] = lambda _: None
+        for _ in range(100):
+            with anyio.move_on_after(0.1):
+                await log.topics()
+        assert fake.count(api.METADATA) - before == UNANSWERED_MAX
+        # When it turns out that nobody answers, there is room again, on another connection.
+        fake.answers[api.METADATA] = fake.metadata
+        assert await log.topics() == []
 
 
 @on_mock_clock

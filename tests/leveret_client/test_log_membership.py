@@ -358,6 +358,53 @@ async def test_leaving_a_coordinator_that_does_not_answer(kind, caplog):
     assert "group 'g': the broker did not answer; what was read last may not be committed" in caplog.text
 
 
+@on_mock_clock
+async def test_a_topic_that_is_deleted_is_not_made_again_by_looking_at_it():
+    async with grouped() as (fake, _, log), member(log) as consumer:
+        asked = []
+
+        def metadata(request):
+            asked.append(request.body["allow_auto_topic_creation"] and bool(request.body["topics"]))
+            return fake.metadata(request)
+
+        fake.missing.add("t")
+        fake.answers[api.METADATA] = metadata
+        await anyio.sleep(700)
+        await log.topics()
+        assert consumer.assignment == {("t", 0)}
+        assert len(asked) > 2
+        assert not any(asked)
+
+
+@on_mock_clock
+async def test_a_topic_without_a_leader_does_not_keep_the_leader_of_a_group_from_its_heartbeats():
+    async with grouped() as (fake, group, log), member(log, session_timeout=10):
+        await anyio.sleep(290)
+        fake.leader = 7
+        before = len(group.heartbeats)
+        await anyio.sleep(60)
+        assert len(group.heartbeats) - before >= 15
+        assert group.generation == 1
+
+
+@pytest.mark.parametrize("kind", [api.LIST_OFFSETS, api.OFFSET_FETCH])
+@on_mock_clock
+async def test_heartbeats_go_on_while_it_is_looked_up_where_to_begin(kind):
+    async with grouped() as (fake, group, log):
+        answer = fake.answers[kind]
+
+        async def slow(request):
+            await anyio.sleep(20)
+            return answer(request)
+
+        fake.answers[kind] = slow
+        async with member(log, session_timeout=10) as consumer:
+            assert anyio.current_time() >= 20
+            assert len(group.heartbeats) >= 5
+            assert consumer.assignment == {("t", 0)}
+            assert group.generation == 1
+
+
 # ---- instances ----
 
 

@@ -266,6 +266,9 @@ async def test_what_no_record_can_be(log_url, topic):
             ({"value": b"", "timestamp": 1 << 63}, "timestamp"),
             ({"value": b"", "partition": 1}, "partitions 0 to 0, and not 1"),
             ({"value": b"", "partition": -1}, "partitions 0 to 0, and not -1"),
+            ({"value": b"", "partition": 0.0}, r"partitions 0 to 0, and not 0\.0"),
+            ({"value": b"", "headers": {"\ud800": b""}}, "headers of a record are texts"),
+            ({"value": b"", "timestamp": 1.5}, r"a number of milliseconds since 1970, and not 1\.5"),
             ({"value": b"x" * 1000}, "all the memory"),
         ]:
             with pytest.raises(leveret.log.InvalidValue, match=text):
@@ -275,6 +278,7 @@ async def test_what_no_record_can_be(log_url, topic):
                 await producer.send(name, b"")
         with pytest.raises(leveret.log.BrokerError, match="INVALID_TOPIC"):
             await producer.send("no/topic", b"")
+        await producer.send(topic, b"")  # none of them has ended it
 
 
 @on_both_backends

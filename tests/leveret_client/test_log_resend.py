@@ -339,3 +339,15 @@ async def test_requests_are_not_much_larger_than_they_should_be():
         ]
         assert len(sizes) == 5
         assert max(sizes) < 1_200_000
+
+
+@on_mock_clock
+async def test_connections_that_were_lost_while_nothing_was_under_way_are_forgotten():
+    """As brokers close those on which nothing is said for long."""
+    async with fake_kafka() as fake, fake.connect() as log, log.producer() as producer:
+        for number in range(10):
+            await producer.send("t", b"%d" % number)
+            await fake.cut()
+            await anyio.sleep(60)
+        assert len(producer._sender._unanswered) <= 1
+        assert len(fake.values("t")) == 10

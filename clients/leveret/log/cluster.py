@@ -4,7 +4,7 @@ Flow:   whoever needs a topic asks for it, and it is fetched from any broker tha
         that it is out of date says so, and it is fetched again.
 Limits: only topics that were asked for are remembered, `TOPICS_MAX` of them; a topic is old after `AGE_S`, as
         it may have more partitions by then. Asking ends after the URL's `request_timeout`, and after
-        `_MAKING_S` for a topic that no broker makes.
+        `MISSING_S` for a topic that no broker makes.
 Spec:   Metadata (3), FindCoordinator (10).
 """
 
@@ -38,8 +38,8 @@ from leveret.log.record import TopicPartition
 from leveret.log.url import URL, Address
 
 AGE_S: Final = 300.0
-# So long a topic that asking for it makes may be missing.
-_MAKING_S: Final = 5.0
+MISSING_S: Final = 5.0
+"""So long a topic may be missing that was there, or that is made by asking for it: not all brokers know it yet."""
 TOPICS_MAX: Final = 10_000
 NAME_SIZE_MAX: Final = 249
 _NOBODY: Final = -1
@@ -145,7 +145,7 @@ class Cluster:
         asking = self._asking.get((name, creates))
         if asking is None:
             asking = self._asking[name, creates] = _Asking()
-            patience_s = max(patience_s, _MAKING_S) if creates else patience_s
+            patience_s = max(patience_s, MISSING_S) if creates else patience_s
             self._background.start(self._answer, asking, name, creates, patience_s)
         await asking.done.wait()
         if asking.topic is None:

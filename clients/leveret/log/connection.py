@@ -121,8 +121,13 @@ class Connection:
 
     async def request(self, api: Api, body: Struct, seconds: float, version: int | None = None) -> Struct:
         """The answer, within so many seconds. Raises ConnectionClosed, BrokerError for an API it has not."""
-        async with self._slots:
-            return await self.start(api, body, seconds, version=version).wait()
+        await self._slots.acquire()
+        try:
+            call = self.start(api, body, seconds, lambda _: self._slots.release(), version)
+        except BaseException:
+            self._slots.release()
+            raise
+        return await call.wait()  # whoever does not wait until then leaves its place taken
 
     def start(
         self,

@@ -30,7 +30,7 @@ from broker.kafka.errors import ErrorCode
 from broker.kafka.records import BatchHeader
 from broker.kafka.wire import Struct
 from leveret.errors import LeveretError
-from leveret.log.cluster import Cluster
+from leveret.log.cluster import MISSING_S, Cluster
 from leveret.log.errors import (
     RETRIABLE,
     STALE,
@@ -50,8 +50,6 @@ logger = logging.getLogger("leveret")
 
 RETRY_S: Final = 0.1
 """How long a partition is left alone after its leader had nothing but an error."""
-# So long a topic that was there may be missing: a new leader may not know it yet.
-_MISSING_S: Final = 5.0
 _MAGIC_AT: Final = 16
 _CRC_AT: Final = 17
 _CRC_FROM: Final = 21
@@ -232,7 +230,7 @@ class Fetcher:
 
     async def _find_leaders(self, topic: str) -> None:
         """Of a topic that was there. It may be deleted; we do not make it again."""
-        await self._cluster.refresh(topic, creates=False, patience_s=_MISSING_S)
+        await self._cluster.refresh(topic, creates=False, patience_s=MISSING_S)
         for place in self.assigned:
             if place.topic == topic and self._cluster.lacks(place):
                 raise refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, str(place))

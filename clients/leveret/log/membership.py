@@ -34,6 +34,7 @@ from broker.kafka.errors import ErrorCode
 from broker.kafka.wire import Struct
 from leveret.errors import LeveretError
 from leveret.log import assignor
+from leveret.log.background import Background
 from leveret.log.backoff import Backoff
 from leveret.log.cluster import AGE_S, Cluster
 from leveret.log.coordinator import Coordinator, Member
@@ -98,7 +99,7 @@ class Membership:
         while True:
             try:
                 places = await self._join()
-                await self._reader.assign(places)
+                await self._begin(places)
                 backoff.reset()
                 await self._stay()
             except _JoinAgain as again:
@@ -195,6 +196,18 @@ class Membership:
             for member, share in assignor.share_out(wanted, self._partitions, instances).items()
         ]
 
+    async def _begin(self, places: Collection[TopicPartition]) -> None:
+        """Looking up where to begin may take longer than a session: heartbeats go on meanwhile."""
+        alive = Background()
+        await alive.open()
+        try:
+            alive.start(self._keep_alive)
+            await self._reader.assign(places)
+        except BaseException as error:
+            await alive.close(type(error), error, error.__traceback__)
+            raise
+        await alive.close(None, None, None)
+
     # ---- staying ----
 
     async def _stay(self) -> None:
@@ -208,7 +221,8 @@ class Membership:
                 raise _JoinAgain(lost=True)
             if self._partitions and anyio.current_time() - looked_at > AGE_S:
                 looked_at = anyio.current_time()
-                await self._look_at_topics()
+                with anyio.move_on_after(self._options.heartbeat_s):
+                    await self._look_at_topics()
 
     async def _beat(self) -> bool:
         """Whether the broker has heard of us. Raises _JoinAgain."""
@@ -225,7 +239,7 @@ class Membership:
         """Whether there are more partitions to share out. Raises _JoinAgain."""
         for topic, count in self._partitions.items():
             try:
-                known = await self._cluster.topic(topic)
+                known = await self._cluster.topic(topic, creates=False)
             except LeveretError:
                 continue  # it is looked at again
             if known.partitions != count:

@@ -18,7 +18,7 @@ from broker.kafka.errors import ErrorCode
 from broker.kafka.wire import Struct
 from leveret.errors import AuthenticationFailed, ConnectionFailed, InvalidValue, LeveretError
 from leveret.log.backoff import Backoff
-from leveret.log.cluster import Cluster
+from leveret.log.cluster import MISSING_S, Cluster
 from leveret.log.errors import RETRIABLE, UNREACHED, refused
 from leveret.log.record import TopicPartition, milliseconds
 from leveret.log.url import Address
@@ -39,8 +39,8 @@ def check(offset: Offset) -> None:
     elif isinstance(offset, str):
         if offset not in _NAMED:
             raise InvalidValue(f"an offset is earliest, latest, a number or a time, and not {offset!r}")
-    elif not 0 <= offset <= _OFFSET_MAX:
-        raise InvalidValue(f"an offset is a number from 0 on, and not {offset}")
+    elif not (isinstance(offset, int) and 0 <= offset <= _OFFSET_MAX):
+        raise InvalidValue(f"an offset is a number from 0 on, and not {offset!r}")
 
 
 async def look_up(
@@ -91,7 +91,8 @@ async def _by_leader(
     leaders: dict[Address, list[TopicPartition]] = {}
     for place in places:
         if cluster.leader(place) is None:
-            await cluster.refresh(place.topic)
+            # Of a topic that was there. It may be deleted; we do not make it again.
+            await cluster.refresh(place.topic, creates=False, patience_s=MISSING_S)
         leader = cluster.leader(place)
         if leader is None:
             raise refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, str(place))

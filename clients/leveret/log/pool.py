@@ -34,6 +34,8 @@ Dial: TypeAlias = Callable[[Address], Awaitable[ByteStream]]
 
 
 async def dial_tcp(address: Address) -> ByteStream:
+    if not 0 < address.port < 65_536:  # a broker may say anything of another one
+        raise OSError("there is no such port")
     return await anyio.connect_tcp(address.host, address.port)
 
 

@@ -129,8 +129,8 @@ class Producer:
         count = (self._cluster.known(topic) or await self._cluster.refresh(topic)).partitions
         if partition is None:
             partition = self._accumulator.partition_for(topic, key, size, count, self._cluster.led)
-        elif not 0 <= partition < count:
-            raise InvalidValue(f"topic {topic!r} has partitions 0 to {count - 1}, and not {partition}")
+        elif not (isinstance(partition, int) and 0 <= partition < count):
+            raise InvalidValue(f"topic {topic!r} has partitions 0 to {count - 1}, and not {partition!r}")
         if not room.try_take(size):
             self._accumulator.close_batches()
             self._sender.ring()
@@ -178,9 +178,20 @@ def _record(
         pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
     if not (_is_octets(value) and _is_octets(key)):
         raise InvalidValue("the value and the key of a record are bytes or None")
-    if not all(isinstance(name, str) and _is_octets(octets) for name, octets in pairs):
+    if not all(_is_text(name) and _is_octets(octets) for name, octets in pairs):
         raise InvalidValue("the headers of a record are texts with bytes or None")
     return Record(0, milliseconds(timestamp), key, value, pairs)
+
+
+def _is_text(name: object) -> bool:
+    """It can be written: half of a surrogate pair cannot."""
+    if not isinstance(name, str):
+        return False
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_octets(value: object) -> bool:

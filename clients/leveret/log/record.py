@@ -63,6 +63,6 @@ def milliseconds(timestamp: int | datetime | None) -> int:
     if timestamp is None:
         return time.time_ns() // 1_000_000
     found = round(timestamp.timestamp() * 1000) if isinstance(timestamp, datetime) else timestamp
-    if not 0 <= found <= _TIME_MAX:
+    if not (isinstance(found, int) and 0 <= found <= _TIME_MAX):
         raise InvalidValue(f"a timestamp is a number of milliseconds since 1970, and not {timestamp}")
     return found

@@ -185,7 +185,12 @@ class Sender:
     def _connection_to(self, address: Address) -> Connection | None:
         """If it is open and takes one more request."""
         connection = self._connections.get(address)
-        if connection is None or connection.reason is not None:
+        if connection is not None and connection.reason is not None:
+            self._connections.pop(address)
+            if not self._unanswered.get(connection):
+                self._unanswered.pop(connection, None)
+            connection = None
+        if connection is None:
             self._start(address, partial(self._connect, address), partial(self._no_connection, address))
             return None
         return connection if self._unanswered[connection] < UNANSWERED_MAX else None

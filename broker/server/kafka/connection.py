@@ -26,7 +26,7 @@ from broker.model.user import Right, User
 from broker.node.peers import ConnectionSnapshot
 from broker.node.scheduler import Timer
 from broker.server.kafka import sasl, versions
-from broker.server.kafka.inbox import Inbox
+from broker.server.kafka.inbox import SMALL_SIZE, Inbox
 from broker.server.kafka.outbox import Outbox, Part
 from broker.server.kafka.reply import Reply
 from broker.server.kafka.request_room import Share
@@ -332,6 +332,10 @@ class KafkaConnection:
                     self.handle_frames()
 
         return partial(self.guard, release)
+
+    def hold_if_large(self) -> Callable[[], None] | None:
+        """So that what is kept of many large requests is not more than what is counted."""
+        return self.hold(with_request=True) if self._handled_size > SMALL_SIZE else None
 
     def start(self, call: Callable[..., Awaitable[None]], *arguments: Any) -> None:
         """What must wait, in a task; the connection handles nothing more until that is over."""

@@ -1,17 +1,19 @@
 """Fetch: batches go out, or somebody waits for them.
 
 Flow:   what is there is read; if that is enough, or an error, or time is up, it is the answer. Otherwise each
-        partition's bell, or the deadline, has it looked at again, at the end of the pass that rang.
+        partition's bell, or the deadline, has it looked at again, at the end of the pass that rang; if that was in
+        vain, not before `_PAUSE_MS` later. Nothing more of the connection is handled while one for very much waits.
 Shape:  a session (KIP-227) remembers the partitions of a consumer, which then tells only what is different and
         is told only of partitions with something new. It lives as long as its connection.
-Limits: an answer has at most `fetch_size_max` octets and one batch; a session at most `_PARTITIONS_MAX` partitions.
+Limits: an answer has at most `fetch_size_max` octets and one batch; a session at most `_PARTITIONS_MAX` partitions, and
+        all together `SESSIONS_SIZE_MAX` octets: whoever is given none asks for everything each time.
 Spec:   KIP-74: the first batch comes whatever its size, so that nobody is stuck. KIP-227, KIP-516.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
@@ -31,6 +33,11 @@ if TYPE_CHECKING:
     from broker.server.kafka.handlers import Handler
 
 _PARTITIONS_MAX: Final = 10_000
+SESSIONS_SIZE_MAX: Final = 256 * 1024 * 1024
+# What a partition costs in a session beside its topic's name, about.
+_WANTED_COST: Final = 400
+# Who waits for much would read what there is again for each batch that comes.
+_PAUSE_MS: Final = 5
 _BY_ID_FROM: Final = 13
 _ZSTD: Final = 4
 _ZSTD_VERSION_MIN: Final = 10
@@ -59,6 +66,8 @@ class FetchSession:
     wanted: dict[tuple[TopicKey, int], Wanted] = field(default_factory=dict)
     told: dict[tuple[TopicKey, int], tuple[int, int]] = field(default_factory=dict)
     """High watermark and start of each partition, as the consumer knows them."""
+    size: int = 0
+    """Octets that it takes in memory, about."""
 
 
 @dataclass(slots=True, eq=False)
@@ -75,6 +84,8 @@ class Fetch:
     is_full: bool
     """Every partition is in the answer."""
     timer: Timer | None = None
+    pause: Timer | None = None
+    release: Callable[[], None] | None = None
     waits_for: list[Partition] = field(default_factory=list)
     bell: Any = None
 
@@ -113,15 +124,12 @@ def _session(
     by_id = request.version >= _BY_ID_FROM
     asked = _wanted(body["topics"], by_id)
     id, epoch = body["session_id"], body["session_epoch"]
-    if epoch == -1:  # none, or its end
-        connection.session = None
-        return ErrorCode.NONE, None, asked, True
-    if epoch == 0:
-        session = None
-        if len(asked) <= _PARTITIONS_MAX:
-            session = FetchSession(random.randint(1, 2**31 - 1), 1, by_id, asked)
-        connection.session = session
-        return ErrorCode.NONE, session, asked, True
+    if epoch in (-1, 0):  # none or its end, or a new one
+        _forget(connection)
+        if epoch == 0:
+            connection.session = FetchSession(random.randint(1, 2**31 - 1), 1, by_id)
+            _remember(connection, connection.session, asked)
+        return ErrorCode.NONE, connection.session, asked, True
     session = connection.session
     if session is None or session.id != id:
         return ErrorCode.FETCH_SESSION_ID_NOT_FOUND, None, {}, True
@@ -133,13 +141,40 @@ def _session(
     for gone in body["forgotten_topics_data"]:
         topic = gone["topic_id"] if by_id else gone["topic"]
         for number in gone["partitions"]:
-            session.wanted.pop((topic, number), None)
+            if session.wanted.pop((topic, number), None) is not None:
+                _count(connection, session, -_cost(topic))
             session.told.pop((topic, number), None)
-    session.wanted |= asked
-    if len(session.wanted) > _PARTITIONS_MAX:
-        connection.session = None
+    if not _remember(connection, session, asked):
         return ErrorCode.FETCH_SESSION_ID_NOT_FOUND, None, {}, True
     return ErrorCode.NONE, session, session.wanted, False
+
+
+def _remember(
+    connection: KafkaConnection, session: FetchSession, asked: dict[tuple[TopicKey, int], Wanted]
+) -> bool:
+    """What is asked from now on; if that is too much, there is no session any more."""
+    more = sum(_cost(key[0]) for key in asked if key not in session.wanted)
+    session.wanted |= asked
+    _count(connection, session, more)
+    if len(session.wanted) <= _PARTITIONS_MAX and connection.server.sessions_size <= SESSIONS_SIZE_MAX:
+        return True
+    _forget(connection)
+    return False
+
+
+def _forget(connection: KafkaConnection) -> None:
+    if connection.session is not None:
+        _count(connection, connection.session, -connection.session.size)
+        connection.session = None
+
+
+def _cost(topic: TopicKey) -> int:
+    return _WANTED_COST + len(topic)
+
+
+def _count(connection: KafkaConnection, session: FetchSession, more: int) -> None:
+    session.size += more
+    connection.server.sessions_size += more
 
 
 def _wanted(topics: Iterable[dict[str, Any]], by_id: bool) -> dict[tuple[TopicKey, int], Wanted]:
@@ -168,25 +203,39 @@ def _wait(asked: Fetch, wait_ms: int) -> None:
         wait_ms, partial(connection.guard, partial(_time_is_up, asked))
     )
     asked.reply.when_gone = partial(_let_go, asked)
+    asked.release = connection.hold_if_large()
 
 
 def _let_go(asked: Fetch) -> None:
-    if asked.timer is not None:
-        asked.timer.cancel()
+    for timer in (asked.timer, asked.pause):
+        if timer is not None:
+            timer.cancel()
     for found in asked.waits_for:
         found.bells.pop(asked.bell, None)
     asked.waits_for.clear()
+    if asked.release is not None:
+        asked.release()
 
 
 def _look_again(asked: Fetch) -> None:
-    if asked.reply.done or asked.connection.gone:
+    if asked.reply.done or asked.connection.gone or (asked.pause is not None and asked.pause.waiting):
         return
     if _try(asked, final=False):
         _let_go(asked)
         return
-    for found in asked.waits_for:  # those that rang forgot us
+    connection = asked.connection
+    listen = partial(connection.guard, partial(_listen_again, asked))
+    asked.pause = connection.node.scheduler.after(_PAUSE_MS, listen)
+
+
+def _listen_again(asked: Fetch) -> None:
+    """Those that rang forgot us, and may have more by now."""
+    asked.pause = None
+    for found in asked.waits_for:
         if not found.closed:
             found.bells[asked.bell] = None
+    if _try(asked, final=False):
+        _let_go(asked)
 
 
 def _time_is_up(asked: Fetch) -> None:
@@ -207,7 +256,8 @@ def _try(asked: Fetch, *, final: bool) -> bool:
     sent: list[tuple[Partition, int]] = []
     for (topic, number), wanted in asked.wanted.items():
         partition = _find(asked.connection, topic, number)
-        result = _read(asked, number, partition, wanted, asked.size_max - size)
+        room = asked.size_max - size if size else None
+        result = _read(asked, number, partition, wanted, room)
         octets = result["records"]
         size += len(octets)
         answers |= result["error_code"] != ErrorCode.NONE
@@ -276,17 +326,17 @@ def _find(connection: KafkaConnection, key: TopicKey, number: int) -> Partition 
 
 
 def _read(
-    asked: Fetch, number: int, found: Partition | ErrorCode, wanted: Wanted, room: int
+    asked: Fetch, number: int, found: Partition | ErrorCode, wanted: Wanted, room: int | None
 ) -> dict[str, Any]:
-    """What one partition has; nothing if there is no room in the answer any more."""
+    """What one partition has; nothing if there is no room in the answer any more. None: nothing is in it yet."""
     if isinstance(found, ErrorCode):
         return _failed(number, found)
     if wanted.leader_epoch > 0:
         return _failed(number, ErrorCode.UNKNOWN_LEADER_EPOCH)
     octets: bytes | FileRange = b""
-    size_max = max(min(room, wanted.size_max), 0)
+    size_max = max(min(asked.size_max if room is None else room, wanted.size_max), 0)
     try:
-        if room > 0 or asked.size_max == 0:
+        if room is None or room > 0:
             if asked.version < _ZSTD_VERSION_MIN:  # what they cannot inflate, only the octets tell
                 octets = found.read(wanted.offset, size_max)
             else:

@@ -77,6 +77,8 @@ class KafkaServer:
         self._unflushed: dict[KafkaConnection, None] = {}
         self._ready: dict[KafkaConnection, None] = {}
         self._rung: dict[Callable[[], None], None] = {}
+        self.sessions_size = 0
+        """Octets that all sessions of fetches take in memory, about."""
         self.request_room = RequestRoom(options.requests_size_max)
         self._blocked: dict[Reply, tuple[Callable[[], None], Callable[[], None]]] = {}
         self._empty = trio.Event()
@@ -114,6 +116,9 @@ class KafkaServer:
     def closed(self, connection: KafkaConnection) -> None:
         if self._connections.pop(connection, connection) is None:
             self.node.metrics.connections_closed += 1
+        if connection.session is not None:
+            self.sessions_size -= connection.session.size
+            connection.session = None
         self._unflushed.pop(connection, None)
         self._ready.pop(connection, None)
         self.node.peers.pop(connection, None)

@@ -2,7 +2,8 @@
 
 Flow:   a partition asks; the headers of batches say which of them must be opened.
 Shape:  `bounds` are the offsets that may be read, `memory` the batches that no file has yet, ascending.
-Limits: one batch is opened at a time. Headers are read from where the index says, so that it is a matter of 64 KiB;
+Limits: one batch is opened at a time, up to `_INFLATED_GROWTH_MAX` times its size, and `_VAIN_MAX` whose records are not as
+        new as their producers' headers say. Headers are read from where the index says, so that it is a matter of 64 KiB;
         all of them only where the record with the largest time has been let go.
 """
 
@@ -10,12 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from broker.kafka import records
 from broker.kafka.records import Record, RecordProblem
 from broker.storage.batch import Batch
 from broker.storage.log import Log
+
+_INFLATED_SIZE_MIN: Final = 1024 * 1024
+_INFLATED_GROWTH_MAX: Final = 32
+_VAIN_MAX: Final = 8
 
 
 class Timed(NamedTuple):
@@ -33,13 +38,17 @@ class _Header(NamedTuple):
 
 def first_since(log: Log, memory: Sequence[Batch], bounds: range, timestamp: int) -> Timed | None:
     """The first record with this time or a later one. Raises CorruptLog."""
+    in_vain = 0
     for header in _headers(log, memory, bounds, timestamp):
         if header.max_timestamp >= timestamp:
             try:
                 for record in _records(header, bounds):
                     if record.timestamp >= timestamp:
                         return Timed(record.offset, record.timestamp)
-            except RecordProblem:  # its producer's doing; nearly right is better than nothing
+                in_vain += header.base_offset >= bounds.start
+            except RecordProblem:
+                in_vain = _VAIN_MAX
+            if in_vain >= _VAIN_MAX:  # its producer's doing; nearly right is better than nothing
                 return Timed(max(header.base_offset, bounds.start), header.max_timestamp)
     return None
 
@@ -80,7 +89,9 @@ def _headers(log: Log, memory: Sequence[Batch], bounds: range, timestamp: int) -
 
 def _records(header: _Header, bounds: range) -> Iterator[Record]:
     """Raises RecordProblem."""
-    for record in records.iterate(header.octets()):
+    octets = header.octets()
+    inflated_size_max = max(_INFLATED_SIZE_MIN, _INFLATED_GROWTH_MAX * len(octets))
+    for record in records.iterate(octets, inflated_size_max=inflated_size_max):
         if record.offset >= bounds.start:
             yield record
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -132,6 +133,41 @@ def test_a_record_with_the_largest_time_may_be_gone_or_not_be_safe():
     assert twin.partition.latest_time() == Timed(5, 9)
     twin.node.commit()
     assert twin.partition.latest_time() == Timed(6, 10)
+    twin.node.abandon()
+
+
+def untrue(times: list[int], said: int) -> bytes:
+    """A batch whose header says that a record is as new as this."""
+    octets = records.build([record(b"x", time) for time in times])
+    header = replace(records.read_header(octets), max_timestamp=said)
+    return records.sealed(header, octets[records.HEADER_SIZE :])
+
+
+def test_not_all_is_opened_to_find_what_headers_say():
+    twin = Twin()
+    for _ in range(7):
+        twin.partition.append(*headed(untrue([1, 2], 100)))
+    twin.partition.append(*headed(untrue([100], 100)))
+    twin.node.commit()
+    assert twin.partition.offset_of_time(50) == Timed(14, 100)
+    for _ in range(20):
+        twin.partition.append(*headed(untrue([1, 2], 200)))
+    twin.node.commit()
+    assert twin.partition.offset_of_time(150) == Timed(15 + 7 * 2, 200)  # nearly
+    twin.node.abandon()
+
+
+def headed(octets: bytes) -> tuple[records.BatchHeader, bytes]:
+    return records.read_header(octets), octets
+
+
+def test_records_that_inflate_without_end_are_found_nearly():
+    twin = Twin()
+    octets = records.build([record(bytes(40_000_000), 5)], compression_type=Codec.ZSTD)
+    assert len(octets) < 100_000
+    twin.partition.append(*headed(octets))
+    twin.node.commit()
+    assert twin.partition.offset_of_time(3) == Timed(0, 5)
     twin.node.abandon()
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 
 import pytest
+import trio
 import trio.testing
 
 from broker.kafka import api
 from broker.kafka.compression import Codec
 from broker.kafka.errors import ErrorCode
 from broker.node.groups import GroupOptions
+from broker.node.partition import Partition
 from kafka_here import kafka_here
 from kafka_wire import batch
 
@@ -19,6 +22,33 @@ FOR_EVER = {"retention.ms": "-1"}
 
 
 # ---- ListOffsets ----
+
+
+async def test_for_each_time_that_is_looked_up_others_have_their_turn(wire, kafka, monkeypatch):
+    turn = 0
+    turns = []
+
+    async def count():
+        nonlocal turn
+        while True:
+            turn += 1
+            await trio.lowlevel.checkpoint()
+
+    def looked_up(partition, timestamp, look=Partition.offset_of_time):
+        turns.append(turn)
+        return look(partition, timestamp)
+
+    monkeypatch.setattr(Partition, "offset_of_time", looked_up)
+    await wire.create("t", 50)
+    partitions = [{"partition_index": number, "timestamp": 5} for number in range(50)]
+    body = {"replica_id": -1, "topics": [{"name": "t", "partitions": partitions}]}
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(count)
+        answer = await wire.call(api.LIST_OFFSETS, body)
+        nursery.cancel_scope.cancel()
+    assert {one["error_code"] for one in answer["topics"][0]["partitions"]} == {ErrorCode.NONE}
+    assert len(turns) == 50
+    assert max(Counter(turns).values()) <= 2  # trio runs tasks in any order
 
 
 @pytest.mark.parametrize("version", range(1, 9))

@@ -10,8 +10,10 @@ import pytest
 from broker.kafka import api, records
 from broker.kafka.compression import Codec
 from broker.kafka.errors import ErrorCode
+from broker.kafka.records import Record
+from broker.server.kafka import produce
 from broker_here import until
-from kafka_batches import batch_of, changed
+from kafka_batches import NOW, batch_of, changed
 from kafka_here import kafka_here
 from kafka_wire import Ended, batch, produce_body, records_of, values_of
 
@@ -228,6 +230,35 @@ async def test_records_of_a_compacted_topic_have_keys(wire):
         assert taken["error_code"] == ErrorCode.NONE
     garbage = await wire.produce("t", batch_of(b"\0" * 20, 1))
     assert garbage["error_code"] == ErrorCode.INVALID_RECORD
+
+
+async def test_it_is_told_which_records_have_no_keys(wire):
+    await wire.create("t", configs={"cleanup.policy": "compact"})
+    some = [Record(0, NOW, key, b"v") for key in (b"k", None, b"k", None)]
+    refused = await wire.produce("t", records.build(some))
+    assert [one["batch_index"] for one in refused["record_errors"]] == [1, 3]
+    assert {one["batch_index_error_message"] for one in refused["record_errors"]} == {
+        "a record of a compacted topic has no key"
+    }
+    assert (await wire.produce("t", records.build(some[:1])))["base_offset"] == 0
+
+
+async def test_of_a_request_so_many_records_are_looked_at(wire, monkeypatch):
+    monkeypatch.setattr(produce, "_RECORDS_MAX", 5)
+    await wire.create("compacted", 3, configs={"cleanup.policy": "compact"})
+    await wire.create("others", 3)
+    three = batch([b"a", b"b", b"c"], key=b"k")
+    for topic, codes in (
+        ("others", [ErrorCode.NONE] * 3),
+        ("compacted", [ErrorCode.NONE, ErrorCode.MESSAGE_TOO_LARGE, ErrorCode.NONE]),
+    ):
+        body = produce_body(topic, three)
+        last = batch([b"a"], key=b"k")
+        body["topic_data"][0]["partition_data"] = [
+            {"index": number, "records": octets} for number, octets in enumerate((three, three, last))
+        ]
+        (answer,) = (await wire.call(api.PRODUCE, body))["responses"]
+        assert [one["error_code"] for one in answer["partition_responses"]] == codes
 
 
 async def test_an_error_without_acks_is_the_end(wire, kafka):

@@ -9,6 +9,7 @@ from broker.kafka.api import Request
 from broker.kafka.errors import ErrorCode
 from broker.model.errors import ModelError
 from broker.node.partition import Partition
+from broker.node.portions import Portions
 from broker.server.kafka.errors import code_of
 from broker.server.kafka.metadata import visible
 from broker.server.kafka.reply import Reply
@@ -37,7 +38,15 @@ def _partition(
 
 
 def list_offsets(connection: KafkaConnection, request: Request, reply: Reply) -> None:
-    """Each partition may be asked for once; a second time is answered with INVALID_REQUEST, as Kafka does."""
+    connection.start(_list_offsets, connection, request, reply)
+
+
+async def _list_offsets(connection: KafkaConnection, request: Request, reply: Reply) -> None:
+    """Each partition may be asked for once; a second time is answered with INVALID_REQUEST, as Kafka does.
+
+    For a time a batch is opened, and then others have their turn.
+    """
+    portions = Portions(1)
     asked: set[tuple[str, int]] = set()
     topics = []
     for topic in request.body["topics"]:
@@ -49,6 +58,8 @@ def list_offsets(connection: KafkaConnection, request: Request, reply: Reply) ->
                 found = ErrorCode.INVALID_REQUEST
             asked.add(key)
             results.append(_offset(found, one, request))
+            by_time = one["timestamp"] >= 0 or one["timestamp"] == _LARGEST_TIME
+            await portions.take(1 if by_time and isinstance(found, Partition) else 0)
         topics.append({"name": topic["name"], "partitions": results})
     reply.answer({"topics": topics})
 

@@ -2,14 +2,17 @@
 
 Flow:   each partition's batch is checked by its header and appended as it came; the answer waits for the
         commit that makes them safe. With acks 0 there is no answer, and a connection that had an error ends.
-Limits: a request waits, and with it those behind it, while an alarm is on, and one commit if the disk does not keep up.
+Limits: of one request `_RECORDS_MAX` records of compacted topics are looked at, whose keys must be checked. A
+        request waits, and with it those behind it, while an alarm is on, and one commit if the disk does not keep up.
 Spec:   acks 1 and -1 are the same in a broker of one node. The first batch of a topic that is missing is not
         a reason to make it: clients ask for its metadata before.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from broker.kafka import api, records
@@ -33,17 +36,34 @@ _ZSTD: Final = 4
 _ZSTD_VERSION_MIN: Final = 7
 # Whoever opens a batch holds up the others for some microseconds a record.
 _RECORDS_MAX: Final = 200_000
+# Of keyless records as many are told: their producer then knows that it is not the others.
+_ERRORS_MAX: Final = 1000
 _INFLATED_SIZE_MIN: Final = 1024 * 1024
 _INFLATED_GROWTH_MAX: Final = 32
 
 
 class _Refused(Exception):
-    """A batch was not appended."""
+    """A batch was not appended, because of these records, if it is theirs."""
 
-    def __init__(self, code: ErrorCode, text: str | None = None) -> None:
+    def __init__(self, code: ErrorCode, text: str | None = None, records: Sequence[int] = ()) -> None:
         super().__init__(text)
         self.code = code
         self.text = text
+        self.records = records
+
+
+class _Opening:
+    """How many records of one request are looked at."""
+
+    def __init__(self) -> None:
+        self._left = _RECORDS_MAX
+
+    def take(self, count: int) -> None:
+        """Raises _Refused if it is too many; clients divide what is too large."""
+        if count > self._left:
+            text = f"{count} records of a compacted topic where {self._left} more are the limit of a request"
+            raise _Refused(ErrorCode.MESSAGE_TOO_LARGE, text)
+        self._left -= count
 
 
 def produce(connection: KafkaConnection, request: Request, reply: Reply, *, has_waited: bool = False) -> None:
@@ -60,12 +80,13 @@ def produce(connection: KafkaConnection, request: Request, reply: Reply, *, has_
     node.metrics.produce_requests += 1
     body = request.body
     commits: dict[Commit, None] = {}
+    opening = _Opening()
     failed = False
     topics: list[dict[str, Any]] = []
     for topic in body["topic_data"]:
         results = []
         for one in topic["partition_data"]:
-            result = _partition_result(connection, request, topic["name"], one, commits)
+            result = _partition_result(connection, request, topic["name"], one, commits, opening)
             failed |= result["error_code"] != ErrorCode.NONE
             results.append(result)
         topics.append({"name": topic["name"], "partition_responses": results})
@@ -84,13 +105,14 @@ def _partition_result(
     name: str,
     one: dict[str, Any],
     commits: dict[Commit, None],
+    opening: _Opening,
 ) -> dict[str, Any]:
     try:
         partition = _partition(connection, request, name, one["index"])
-        header = _checked(partition, request, one["records"])
+        header = _checked(partition, request, one["records"], opening)
         appended = partition.append(header, one["records"])
     except _Refused as refused:
-        return _refusal(one["index"], refused.code, refused.text)
+        return _refusal(one["index"], refused.code, refused.text, refused.records)
     except RecordProblem as problem:
         return _refusal(one["index"], problem.code, problem.text)
     except ModelError as error:
@@ -107,8 +129,15 @@ def _partition_result(
     }
 
 
-def _refusal(index: int, code: ErrorCode, text: str | None) -> dict[str, Any]:
-    return {"index": index, "error_code": code, "base_offset": -1, "error_message": text}
+def _refusal(index: int, code: ErrorCode, text: str | None, records: Sequence[int] = ()) -> dict[str, Any]:
+    errors = [{"batch_index": number, "batch_index_error_message": text} for number in records]
+    return {
+        "index": index,
+        "error_code": code,
+        "base_offset": -1,
+        "record_errors": errors,
+        "error_message": text,
+    }
 
 
 def _partition(connection: KafkaConnection, request: Request, name: str, index: int) -> Partition:
@@ -124,7 +153,9 @@ def _partition(connection: KafkaConnection, request: Request, name: str, index: 
     return topic.partition(index)
 
 
-def _checked(partition: Partition, request: Request, octets: memoryview | None) -> BatchHeader:
+def _checked(
+    partition: Partition, request: Request, octets: memoryview | None, opening: _Opening
+) -> BatchHeader:
     """The header of a batch that may be appended."""
     settings = partition.settings
     header = records.check(octets if octets is not None else memoryview(b""), settings.message_size_max)
@@ -146,6 +177,7 @@ def _checked(partition: Partition, request: Request, octets: memoryview | None) 
         text = f"{header.count} records in a batch, where {_RECORDS_MAX} are the limit"
         raise _Refused(ErrorCode.MESSAGE_TOO_LARGE, text)
     if settings.compacts:
+        opening.take(header.count)
         _check_keys(octets, max(_INFLATED_SIZE_MIN, _INFLATED_GROWTH_MAX * header.size))
     return header
 
@@ -153,8 +185,9 @@ def _checked(partition: Partition, request: Request, octets: memoryview | None) 
 def _check_keys(octets: Any, inflated_size_max: int) -> None:
     """What is compacted by key needs one in each record."""
     found = outlines(octets, inflated_size_max=inflated_size_max)
-    if any(key is None for _, key, _, _, _ in found):
-        raise _Refused(ErrorCode.INVALID_RECORD, "a record of a compacted topic has no key")
+    keyless = list(islice((offset for offset, key, _, _, _ in found if key is None), _ERRORS_MAX))
+    if keyless:
+        raise _Refused(ErrorCode.INVALID_RECORD, "a record of a compacted topic has no key", keyless)
 
 
 def init_producer_id(connection: KafkaConnection, request: Request, reply: Reply) -> None:

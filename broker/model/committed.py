@@ -75,6 +75,10 @@ class Committed:
             for partition, committed in partitions.items():
                 yield topic, partition, committed
 
+    def __contains__(self, topic: str) -> bool:
+        """Something is committed of it."""
+        return topic in self._by_topic
+
     @property
     def topics(self) -> list[str]:
         """Of which something is committed."""

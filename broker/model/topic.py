@@ -18,6 +18,9 @@ from typing import Final
 from broker.model.errors import InvalidConfig, InvalidTopicName
 
 NAME_MAX: Final = 249
+# Of what a configuration may be set to: what Kafka's strings once had room for.
+VALUE_MAX: Final = 32_767
+_SHOWN_MAX: Final = 100
 # Made by the broker itself; clients read them and cannot write to them.
 OFFSETS_TOPIC: Final = "__consumer_offsets"
 
@@ -153,9 +156,11 @@ def check_configs(configs: Mapping[str, str]) -> None:
     for name, value in configs.items():
         config = CONFIGS.get(name)
         if config is None:
-            raise InvalidConfig(f"there is no topic configuration '{name}'")
+            raise InvalidConfig(f"there is no topic configuration '{name:.{_SHOWN_MAX}}'")
+        if len(value) > VALUE_MAX:
+            raise InvalidConfig(f"{name}: at most {VALUE_MAX} characters, got {len(value)}")
         if not config.allows(value):
-            raise InvalidConfig(f"{name}: expected {config.expected}, got '{value}'")
+            raise InvalidConfig(f"{name}: expected {config.expected}, got '{value:.{_SHOWN_MAX}}'")
 
 
 @dataclass(frozen=True, slots=True)

@@ -294,7 +294,8 @@ class Groups:
         if topic.name == OFFSETS_TOPIC:  # with its virtual host
             self._forget_all()
         for group_id, hosted in self._hosted.items():
-            self._forget_topic(group_id, hosted, topic.name)
+            if topic.name in hosted.committed:
+                self._forget_topic(group_id, hosted, topic.name)
 
     def _forget_topic(self, group_id: str, hosted: Hosted, name: str) -> None:
         numbers = hosted.committed.delete_topic(name)

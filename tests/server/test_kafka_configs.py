@@ -345,3 +345,16 @@ async def test_topics_and_the_broker_have_configurations(wire):
     assert await listed(wire, [BROKER_LOGGER, CLIENT_METRICS]) == (ErrorCode.NONE, set())
     assert await listed(wire, [TOPIC, 3]) == (ErrorCode.UNSUPPORTED_VERSION, set())
     assert await listed(wire, [], version=0) == (ErrorCode.NONE, set())
+
+
+async def test_a_value_is_not_longer_than_so_much_however_it_grows(wire, kafka):
+    await wire.create("t")
+    name = "follower.replication.throttled.replicas"
+    assert (await altered(wire, (name, SET, "x" * 32_767)))["error_code"] == ErrorCode.NONE
+    for change in ((name, APPEND, "y"), ("retention.ms", SET, "1" * 30_000)):
+        refused = await altered(wire, change)
+        assert refused["error_code"] == ErrorCode.INVALID_CONFIG
+        assert len(refused["error_message"]) < 1000
+    assert configs_of(kafka) == {name: "x" * 32_767}
+    unknown = await altered(wire, ("n" * 30_000, SET, "v"))
+    assert unknown["error_code"] == ErrorCode.INVALID_CONFIG

@@ -207,7 +207,7 @@ def _changed(current: dict[str, str], asked: list[dict[str, Any]]) -> dict[str, 
     for one in asked:
         name, operation = one["name"], one["config_operation"]
         if name not in CONFIGS:
-            raise InvalidConfig(f"there is no topic configuration '{name}'")
+            raise InvalidConfig(f"there is no topic configuration '{name:.100}'")
         if operation == Operation.DELETE:
             configs.pop(name, None)
         elif operation == Operation.SET:

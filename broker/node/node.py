@@ -44,7 +44,7 @@ from broker.node.topics import PARTITIONS_MAX, Topics
 from broker.node.topology import Topology
 from broker.node.worker import MakeWorker, Worker
 from broker.storage import journal
-from broker.storage.errors import StorageError
+from broker.storage.errors import StorageError, SyncFailed
 from broker.storage.file import Disk, Files
 from broker.storage.log import Log
 from broker.storage.segment import SEGMENT_SIZE_MAX
@@ -477,10 +477,14 @@ def open_node(
 ) -> Node:
     """Lock the data folder and open a node on it; inside `trio.run`.
 
-    Raises DataFolderInUse, or CorruptLog, SyncFailed and DiskFull for what the disk does.
+    Raises DataFolderInUse, or CorruptLog, SyncFailed and DiskFull for what the disk does, or OSError if there cannot
+    be such a folder.
     """
     files = files or Disk()
-    files.make_directory(options.data)
+    try:
+        files.make_directory(options.data)
+    except SyncFailed as failure:  # no disk that failed: a folder that cannot be there
+        raise failure.__cause__ or failure from None
     with ExitStack() as undo:
         unlock = files.lock(os.path.join(options.data, "lock"))
         undo.callback(unlock)

@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -174,6 +175,7 @@ def measured(name: str, running: list[Side], arguments: argparse.Namespace, jars
     for _ in range(arguments.rounds):
         for side in running:
             if workload.writes or side.as_it_is:
+                os.sync()  # what the one before has left to the system to write is no burden of this one
                 figures = measure(side, workload, arguments.seconds, jars)
                 results.setdefault(side.name, []).append(figures)
     return {side: medians(rounds) for side, rounds in results.items()}

@@ -252,7 +252,8 @@ def test_metadata(log_broker, sender, topic):
 def test_names_that_no_topic_may_have(sender):
     with pytest.raises(KafkaException) as caught:
         produce(sender, "not allowed", [b""])
-    assert caught.value.args[0].code() == KafkaError.TOPIC_EXCEPTION
+    # The second if the answer comes while the record is being handed over.
+    assert caught.value.args[0].code() in (KafkaError.TOPIC_EXCEPTION, KafkaError._UNKNOWN_TOPIC)
 
 
 def test_idempotent_producers_do_not_mind_each_other(log_broker, reader, topic):

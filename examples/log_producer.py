@@ -43,5 +43,10 @@ try:
     anyio.run(main, backend=backend)
 except leveret.LeveretError as error:
     sys.exit(f"Not all was sent: {error}")
-except KeyboardInterrupt:
+except (
+    KeyboardInterrupt,
+    BaseExceptionGroup,
+) as stop:  # trio may find it in a task of the client, and then in a group
+    if isinstance(stop, BaseExceptionGroup) and stop.split(KeyboardInterrupt)[1] is not None:
+        raise
     sys.exit("Stopped; what came last may not be sent")

@@ -46,10 +46,12 @@ class DictStore:
         assert len(piece.contents) == len(piece.offsets)
         self._next_offset = piece.offsets.stop
         self._appends += 1
-        for offset, content in zip(piece.offsets, piece.contents, strict=True):
-            self.kept[offset] = Kept(
-                piece.envelope, content, piece.body_size, piece.expires_at, transient, self._appends
-            )
+        envelopes = piece.envelopes or [piece.envelope] * len(piece)
+        expiries = piece.expiries or [piece.expires_at] * len(piece)
+        for offset, envelope, content, expires_at in zip(
+            piece.offsets, envelopes, piece.contents, expiries, strict=True
+        ):
+            self.kept[offset] = Kept(envelope, content, piece.body_size, expires_at, transient, self._appends)
 
     def settle(self, offsets: range) -> None:
         for offset in offsets:
@@ -78,6 +80,8 @@ class DictStore:
                 and kept.batch == batch
                 and last.offsets.stop == at
                 and last.redelivered is redelivered
+                and last.envelope is kept.envelope
+                and last.expires_at == kept.expires_at
             ):
                 found[-1] = last = self._slice(range(last.offsets.start, at + 1), redelivered)
             else:
@@ -111,6 +115,8 @@ class DictStore:
             True,
         )
         piece.redelivered = redelivered
+        if first.envelope.facts.expires:
+            piece.expiries = [first.expires_at] * len(offsets)
         return piece
 
     def lose(self, offset: int) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from broker.model.channel import Ledger, Prefetch, Unacked
-from broker.model.message import Slice
+from broker.model.message import Slice, envelopes_of
 from broker.model.queue import Queue
-from model_messages import number_of
+from model_messages import key_of, number_of
 
 _UNLIMITED = 1 << 30
 
@@ -25,15 +25,13 @@ class Channel:
         self.prefetch = Prefetch(limit)
         self.next_tag = 1
 
-    def note(self, piece: Slice, queue: Queue, prefetch: Prefetch | None) -> None:
-        self.ledger.add(Unacked(self.next_tag, piece, queue, prefetch))
+    def note(self, piece: Slice, queue: Queue, consumer: Consumer | None) -> None:
+        self.ledger.add(Unacked(self.next_tag, piece, queue, consumer))
         self.next_tag += len(piece)
 
     def make_room(self, entries: list[Unacked]) -> None:
         for entry in entries:
-            if entry.prefetch is not None:
-                entry.prefetch.used -= len(entry.piece)
-                self.prefetch.used -= len(entry.piece)
+            entry.make_room(self.prefetch)
 
 
 class Consumer:
@@ -74,10 +72,12 @@ class Consumer:
 
     def deliver(self, queue: Queue, piece: Slice) -> None:
         assert len(piece.contents) == len(piece.offsets) > 0
+        for envelope, content in zip(envelopes_of([piece]), piece.contents, strict=True):
+            assert envelope.routing_key in ("q", key_of(number_of(content)))
         self.got += [Delivery(number_of(content), piece.redelivered) for content in piece.contents]
         self.pieces.append(piece)
         if self.acks:
-            self.channel.note(piece, queue, self.prefetch)
+            self.channel.note(piece, queue, self)
             self.prefetch.used += len(piece)
             self.channel.prefetch.used += len(piece)
 

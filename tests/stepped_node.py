@@ -127,11 +127,13 @@ class SteppedNode:
         persistent: bool = True,
         expiration: str | None = None,
     ) -> Published:
-        """As one run; `commit` of the result says when it may be confirmed."""
+        """As one run that the queues have at once; `commit` of the result says when it may be confirmed."""
         properties = encode(Properties(delivery_mode=2 if persistent else 1, expiration=expiration))
         envelope = envelope_of(1, FRAME_MAX, exchange, routing_key, facts_of(properties))
         contents = [content.build(1, properties, body, FRAME_MAX) for body in bodies]
-        return self.node.publish(self.vhost, [PublishRun(envelope, contents, None)])
+        published = self.node.publish(self.vhost, [PublishRun(envelope, contents, None)])
+        self.node.take_in()
+        return published
 
     def create(self, name: str, partitions: int = 1, **configs: str) -> Topic:
         """In the names of configurations underscores stand for dots."""

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
+from itertools import repeat
+from operator import itemgetter
 
 from broker.amqp.spec import (
     BASIC_CLASS,
@@ -31,6 +33,7 @@ BODY_SIZE_AT = HEADER_AT + 4
 PROPERTIES_AT = HEADER_AT + 12
 
 _END = bytes([FRAME_END])
+_FIRST = itemgetter(0)
 
 
 def header_payload(properties: bytes, body_size: int) -> bytes:
@@ -51,6 +54,11 @@ def build(channel: int, properties: bytes, body: bytes, frame_max: int) -> bytes
 def body_size(content: bytes) -> int:
     size: int = _U64.unpack_from(content, BODY_SIZE_AT)[0]
     return size
+
+
+def body_sizes(contents: Iterable[bytes]) -> int:
+    """The bytes of the bodies of some contents together."""
+    return sum(map(_FIRST, map(_U64.unpack_from, contents, repeat(BODY_SIZE_AT))))
 
 
 def properties_of(content: bytes) -> bytes:

@@ -24,7 +24,7 @@ from typing import Final, TypeAlias
 
 from broker.amqp import content, methods
 from broker.amqp.errors import ProtocolError, RemoteProtocolError
-from broker.amqp.properties import NO_FACTS, Facts, facts_of
+from broker.amqp.properties import NO_FACTS, Facts, expiration_ms, facts_at, facts_of
 from broker.amqp.spec import (
     BASIC_CLASS,
     DIRECT_REPLY_TO,
@@ -39,17 +39,27 @@ from broker.amqp.spec import (
 
 _FRAME_START = struct.Struct(">BHI")
 _CONTENT_HEADER = struct.Struct(">HHQ")
-_ACK = struct.Struct(">QBB")
-_SIZE = struct.Struct(">I")
+_unpack_size = struct.Struct(">I").unpack_from
+_unpack_frame_start = _FRAME_START.unpack_from
+# kind | channel | size | class | weight | body size
+_unpack_header_frame = struct.Struct(">BHIHHQ").unpack_from
+# kind | channel | size, class, method | tag | bits | frame end
+_unpack_ack = struct.Struct(">BH8xQBB").unpack_from
+_unpack_ack_rest = struct.Struct(">QBB").unpack_from
 
 _PUBLISH_ID = b"\x00\x3c\x00\x28"
 # Between type and channel number, and the tag, of a basic.ack frame: size 13, class 60, method 80.
 _ACK_MIDDLE = b"\x00\x00\x00\x0d\x00\x3c\x00\x50"
+_ACK_TAG_AT = 11
 _ACK_FRAME_SIZE = 21
 _HEADER_FRAME_MIN = FRAME_OVERHEAD + 14
 
 FRAME_MAX_BEFORE_TUNE: Final = 16 * 1024
 _KNOWN_PUBLISHES_MAX: Final = 4096
+# Each basic.publish frame has an envelope for each kind of properties that came behind it.
+_ENVELOPES_MAX: Final = 16
+# After so many messages with different headers, look whether they have become alike.
+_LOOK_FOR_ALIKE: Final = 16
 _UNFINISHED_MESSAGES: Final = 4
 # What keeping a frame costs beside its octets.
 _FRAME_COST: Final = 64
@@ -154,8 +164,12 @@ class Envelope:
         )
 
     def measure(self, contents: Sequence[bytes]) -> int:
-        """The octets of the bodies of some contents."""
-        return sum(map(content.body_size, contents))
+        """The bytes of the bodies of some contents."""
+        return content.body_sizes(contents)
+
+    def expirations_ms(self, contents: Sequence[bytes]) -> list[int]:
+        """The expiration of each content; only where the facts say that they expire."""
+        return [expiration_ms(closed, content.PROPERTIES_AT) for closed in contents]
 
 
 _envelopes: dict[tuple[object, ...], Envelope] = {}
@@ -192,15 +206,52 @@ def envelope_of(
 
 
 class PublishRun:
-    """Consecutive messages with the same envelope."""
+    """Messages with the same facts; as they come from a connection they have the same envelope."""
 
-    __slots__ = ("body_size", "contents", "envelope")
+    __slots__ = ("body_size", "contents", "envelope", "envelopes", "size")
 
-    def __init__(self, envelope: Envelope, contents: list[bytes], body_size: int | None) -> None:
+    def __init__(
+        self, envelope: Envelope, contents: list[bytes], body_size: int | None, size: int = -1
+    ) -> None:
         self.envelope = envelope
+        self.envelopes: list[Envelope] | None = None
+        """One for each message where they differ."""
         self.contents = contents
         self.body_size = body_size
-        """Octets of each body where all are equally long, else None."""
+        """Bytes of each body where all are equally long, else None."""
+        if size < 0:
+            size = envelope.measure(contents) if body_size is None else body_size * len(contents)
+        self.size = size
+        """Bytes of all bodies together."""
+
+    @classmethod
+    def of(cls, runs: Sequence[PublishRun]) -> PublishRun:
+        """One run with the messages of several, which have the same facts."""
+        first = runs[0]
+        body_size = first.body_size
+        contents: list[bytes] = []
+        envelopes: list[Envelope] = []
+        size = 0
+        alike = True
+        for run in runs:
+            contents += run.contents
+            envelopes += [run.envelope] * len(run.contents)
+            size += run.size
+            if run.body_size != body_size:
+                body_size = None
+            if run.envelope is not first.envelope:
+                alike = False
+        one = cls(first.envelope, contents, body_size, size)
+        if not alike:
+            one.envelopes = envelopes
+        return one
+
+    def add(self, contents: list[bytes], body_size: int | None, size: int) -> None:
+        """Lengthen the run by messages with the same envelope; `size` is that of their bodies together."""
+        self.contents += contents
+        self.size += size
+        if self.body_size != body_size:
+            self.body_size = None
 
 
 @dataclass(slots=True, eq=False)
@@ -242,19 +293,26 @@ Event: TypeAlias = (
 
 
 class _Publish:
-    """A basic.publish frame that was parsed once, with the envelope it made last."""
+    """A basic.publish frame that was parsed once, with the envelopes that it made."""
 
-    __slots__ = ("envelope", "frame")
+    __slots__ = ("_envelopes", "channel", "envelope")
     id = methods.BasicPublish.id
 
-    def __init__(self, frame: bytes, envelope: Envelope) -> None:
-        self.frame = frame
+    def __init__(self, envelope: Envelope) -> None:
+        self.channel = envelope.channel
         self.envelope = envelope
+        """The one that came last."""
+        self._envelopes: dict[Facts, Envelope] = {}
 
     def with_facts(self, facts: Facts) -> Envelope:
-        if self.envelope.facts is not facts:
-            self.envelope = self.envelope.with_facts(facts)
-        return self.envelope
+        """The envelope of messages with these facts behind the same basic.publish frame."""
+        envelope = self._envelopes.get(facts)
+        if envelope is None:
+            if len(self._envelopes) >= _ENVELOPES_MAX:
+                self._envelopes.clear()
+            envelope = self._envelopes[facts] = self.envelope.with_facts(facts)
+        self.envelope = envelope
+        return envelope
 
 
 @dataclass(slots=True, eq=False)
@@ -272,17 +330,14 @@ class FrameReader:
     """The reading half of one connection."""
 
     __slots__ = (
-        "_acks",
         "_alike",
-        "_alike_publish",
+        "_alike_body_size",
+        "_alike_envelope",
+        "_alike_size",
+        "_alike_skipped",
         "_message_size_max",
         "_publishes",
         "_rest",
-        "_tail",
-        "_tail_body_size",
-        "_tail_channel",
-        "_tail_facts",
-        "_tail_size",
         "_unfinished",
         "_unfinished_size",
         "failed",
@@ -298,17 +353,11 @@ class FrameReader:
         self._publishes: dict[bytes, _Publish] = {}
         self._unfinished: dict[int, _Unfinished] = {}
         self._unfinished_size = 0
-        # The last content header frame, with the start of its one body frame: what the next message
-        # most likely has behind its basic.publish. `_alike` has the basic.publish frame before it.
-        # Nothing was learned yet; a peer may still begin a frame with that octet.
-        self._tail = b"\xff"
-        self._tail_channel = 0
-        self._tail_size = 0
-        self._tail_body_size = 0
-        self._tail_facts = NO_FACTS
+        # What the next messages may begin with: basic.publish, content header, the start of the body
+        # frame. Nothing was learned yet; a peer may still begin a frame with that byte.
         self._alike = b"\xff"
-        self._alike_publish: _Publish | None = None
-        self._acks = b"\xff"
+        self._alike_skipped = self._alike_size = self._alike_body_size = 0
+        self._alike_envelope: Envelope | None = None
 
     @property
     def unfinished(self) -> bool:
@@ -330,10 +379,12 @@ class FrameReader:
             while end - at >= FRAME_OVERHEAD:
                 if buffer.startswith(self._alike, at):
                     after = self._read_alike(buffer, at, end, events)
-                elif buffer.startswith(self._acks, at) and end - at >= _ACK_FRAME_SIZE:
+                elif buffer.startswith(_ACK_MIDDLE, at + 3) and end - at >= _ACK_FRAME_SIZE:
                     after = self._read_acks(buffer, at, end, events)
-                else:
+                elif buffer.startswith(_PUBLISH_ID, at + 7):
                     after = self._read_known(buffer, at, end, events)
+                else:
+                    after = at
                 if after == at:
                     after = self._read_frame(buffer, at, end, events)
                     if after == at:
@@ -349,13 +400,13 @@ class FrameReader:
     # ---- messages that lie whole in the buffer ----
 
     def _read_alike(self, buffer: bytes, at: int, end: int, events: list[Event]) -> int:
-        """A run of messages that differ in nothing but their bodies' octets."""
-        publish = self._alike_publish
-        if publish is None or publish.envelope.channel in self._unfinished:
+        """A run of messages that differ in nothing but the bytes of their bodies."""
+        envelope = self._alike_envelope
+        if envelope is None or envelope.channel in self._unfinished:
             return at
         alike = self._alike
-        skipped = len(publish.frame)
-        size = skipped + self._tail_size
+        skipped = self._alike_skipped
+        size = self._alike_size
         contents: list[bytes] = []
         append = contents.append
         after = at + size
@@ -366,74 +417,103 @@ class FrameReader:
             at = after
             after += size
         if contents:
-            self._add(
-                events,
-                publish.with_facts(self._tail_facts),
-                contents,
-                self._tail_body_size,
-            )
+            _add(events, envelope, contents, self._alike_body_size)
         return at
 
+    def _learn_alike(self, alike: bytes, skipped: int, size: int, envelope: Envelope, body_size: int) -> None:
+        """More messages may begin like this one."""
+        self._alike = alike
+        self._alike_skipped = skipped
+        self._alike_size = size
+        self._alike_envelope = envelope
+        self._alike_body_size = body_size
+
     def _read_known(self, buffer: bytes, at: int, end: int, events: list[Event]) -> int:
-        """Messages with basic.publish frames that were parsed before, each perhaps another one."""
-        channel = self._tail_channel
-        if channel in self._unfinished or not self._tail_size:
-            return at
-        tail, tail_size, facts, body_size = (
-            self._tail,
-            self._tail_size,
-            self._tail_facts,
-            self._tail_body_size,
-        )
+        """Messages with basic.publish frames that were parsed before, each with a header of its own.
+
+        It stops at what is not whole or not as usual: reading that by itself says what it is.
+        """
         publishes = self._publishes
-        last = events[-1] if events else None
-        runs = last.runs if type(last) is Publishes and last.channel == channel else []
-        run = runs[-1] if runs else None
+        frame_max = self.frame_max
+        body_size_max = min(self._message_size_max, frame_max - FRAME_OVERHEAD)
+        frame = b"\xff"
         publish = None
-        while buffer.startswith(_PUBLISH_ID, at + 7):
-            after = at + FRAME_OVERHEAD + _SIZE.unpack_from(buffer, at + 3)[0]
-            frame = buffer[at:after]
-            known = publishes.get(frame)
-            if known is None or not buffer.startswith(tail, after):
+        runs: list[PublishRun] = []
+        run = None
+        channel = -1
+        count = 0
+        while True:
+            if not buffer.startswith(frame, at):
+                if not buffer.startswith(_PUBLISH_ID, at + 7):
+                    break
+                frame = buffer[at : at + FRAME_OVERHEAD + _unpack_size(buffer, at + 3)[0]]
+                publish = publishes.get(frame)
+                if publish is None:
+                    break
+                if publish.channel != channel:
+                    channel = publish.channel
+                    if channel in self._unfinished:
+                        break
+                    runs = _runs_of(channel, events)
+                    run = runs[-1] if runs else None
+            assert publish is not None
+            header_at = at + len(frame)
+            if end - header_at < _HEADER_FRAME_MIN:
                 break
-            stop = after + tail_size
-            envelope = known.envelope
-            if stop > end or buffer[stop - 1] != FRAME_END or envelope.channel != channel:
+            kind, number, size, class_id, _, body_size = _unpack_header_frame(buffer, header_at)
+            body_at: int = header_at + size + FRAME_OVERHEAD
+            stop = body_at
+            if body_size:
+                stop += body_size + FRAME_OVERHEAD
+            if (
+                stop > end
+                or kind != FRAME_HEADER
+                or number != channel
+                or class_id != BASIC_CLASS
+                or body_size > body_size_max
+                or not 14 <= size <= frame_max
+                or buffer[body_at - 1] != FRAME_END
+                or buffer[stop - 1] != FRAME_END
+            ):
                 break
+            if body_size and _unpack_frame_start(buffer, body_at) != (FRAME_BODY, channel, body_size):
+                break
+            facts = facts_at(buffer, header_at + content.PROPERTIES_AT, body_at - 1)
+            envelope = publish.envelope
             if envelope.facts is not facts:
-                envelope = known.with_facts(facts)
+                envelope = publish.with_facts(facts)
             if run is not None and run.envelope is envelope:
-                run.contents.append(buffer[after:stop])
+                run.contents.append(buffer[header_at:stop])
+                run.size += body_size
                 if run.body_size != body_size:
                     run.body_size = None
             else:
-                run = PublishRun(envelope, [buffer[after:stop]], body_size)
+                run = PublishRun(envelope, [buffer[header_at:stop]], body_size, body_size)
+                if not runs:
+                    events.append(Publishes(channel, runs))
                 runs.append(run)
-            publish = known
+            if not count % _LOOK_FOR_ALIKE:
+                alike = buffer[at : min(body_at + 7, stop)]
+                if buffer.startswith(alike, stop):
+                    self._learn_alike(alike, len(frame), stop - at, envelope, body_size)
+                    return stop
+            count += 1
             at = stop
-        if publish is not None:
-            self._alike = publish.frame + tail
-            self._alike_publish = publish
-            if type(last) is not Publishes or last.runs is not runs:
-                events.append(Publishes(channel, runs))
         return at
 
     def _read_acks(self, buffer: bytes, at: int, end: int, events: list[Event]) -> int:
-        """A run of basic.acks with rising delivery tags."""
-        prefix = self._acks
-        skipped = len(prefix)
-        channel = int.from_bytes(prefix[1:3])
-        if skipped == 1 or channel in self._unfinished:
+        """A run of basic.acks on one channel with rising delivery tags."""
+        kind, channel, first, bits, mark = _unpack_ack(buffer, at)
+        if kind != FRAME_METHOD or channel in self._unfinished:
             return at
-        unpack = _ACK.unpack_from
-        first, bits, mark = unpack(buffer, at + skipped)
         if mark != FRAME_END:
             raise _bad_end(buffer, at)
+        prefix = buffer[at : at + _ACK_TAG_AT]
         at += _ACK_FRAME_SIZE
         last = first
         if not bits & 1:
             while end - at >= _ACK_FRAME_SIZE and buffer.startswith(prefix, at):
-                tag, more_bits, mark = unpack(buffer, at + skipped)
+                tag, more_bits, mark = _unpack_ack_rest(buffer, at + _ACK_TAG_AT)
                 if tag != last + 1 or more_bits & 1 or mark != FRAME_END:
                     break
                 last = tag
@@ -441,55 +521,35 @@ class FrameReader:
         events.append(AckRun(channel, first, last, bool(bits & 1)))
         return at
 
-    def _add(
-        self,
-        events: list[Event],
-        envelope: Envelope,
-        contents: list[bytes],
-        body_size: int,
-    ) -> None:
-        """Lengthen the run that `events` ends with, or begin another."""
-        last = events[-1] if events else None
-        if type(last) is not Publishes or last.channel != envelope.channel:
-            events.append(Publishes(envelope.channel, [PublishRun(envelope, contents, body_size)]))
-            return
-        run = last.runs[-1]
-        if run.envelope is envelope:
-            run.contents += contents
-            if run.body_size != body_size:
-                run.body_size = None
-        else:
-            last.runs.append(PublishRun(envelope, contents, body_size))
-
     def _read_publish(self, buffer: bytes, at: int, after: int, end: int, events: list[Event]) -> int:
         """A basic.publish, and its content if that lies whole behind it."""
         frame = buffer[at:after]
         publish = self._publishes.get(frame)
         if publish is None:
             publish = self._parse_publish(frame)
-        channel = publish.envelope.channel
+        channel = publish.channel
         if channel in self._unfinished:
             raise _content_expected(self._unfinished[channel])
-        # The content behind it may be one that another channel began before.
-        known = channel == self._tail_channel and self._tail_size and buffer.startswith(self._tail, after)
-        if not known and not self._learn_tail(buffer, after, end, channel):
+        stop = self._read_known(buffer, at, end, events)
+        if stop == at and not self._body_has_begun(buffer, after, end, channel):
             self._begin(channel, publish)
             return after
-        self._alike = frame + self._tail
-        self._alike_publish = publish
-        stop = after + self._tail_size
-        if stop > end:
-            self._begin(channel, publish)
-            return after
-        if buffer[stop - 1] != FRAME_END:
-            raise _bad_end(buffer, stop - self._tail_body_size - FRAME_OVERHEAD)
-        self._add(
-            events,
-            publish.with_facts(self._tail_facts),
-            [buffer[after:stop]],
-            self._tail_body_size,
-        )
         return stop
+
+    def _body_has_begun(self, buffer: bytes, at: int, end: int, channel: int) -> bool:
+        """The content at `at` has one body frame, of which the end has not come yet."""
+        if end - at < _HEADER_FRAME_MIN:
+            return False
+        kind, number, size, class_id, _, body_size = _unpack_header_frame(buffer, at)
+        body_at = at + size + FRAME_OVERHEAD
+        return bool(
+            (kind, number, class_id) == (FRAME_HEADER, channel, BASIC_CLASS)
+            and 14 <= size <= self.frame_max
+            and 0 < body_size <= min(self._message_size_max, self.frame_max - FRAME_OVERHEAD)
+            and body_at + FRAME_OVERHEAD <= end < body_at + FRAME_OVERHEAD + body_size
+            and buffer[body_at - 1] == FRAME_END
+            and _unpack_frame_start(buffer, body_at) == (FRAME_BODY, channel, body_size)
+        )
 
     def _parse_publish(self, frame: bytes) -> _Publish:
         method = methods.decode(frame[7:-1])
@@ -499,48 +559,15 @@ class FrameReader:
             self.frame_max,
             method.exchange,
             method.routing_key,
-            self._tail_facts,
+            NO_FACTS,
             method.mandatory,
             method.immediate,
         )
-        publish = _Publish(frame, envelope)
+        publish = _Publish(envelope)
         if len(self._publishes) >= _KNOWN_PUBLISHES_MAX:
             self._publishes.clear()
         self._publishes[frame] = publish
         return publish
-
-    def _learn_tail(self, buffer: bytes, at: int, end: int, channel: int) -> bool:
-        """Make the content at `at` the one to compare the next with.
-
-        False if its header is not there yet, or if it has more than one body frame or anything unusual:
-        then it is read frame by frame.
-        """
-        if end - at < _HEADER_FRAME_MIN:
-            return False
-        kind, number, size = _FRAME_START.unpack_from(buffer, at)
-        body_at = at + size + FRAME_OVERHEAD
-        if kind != FRAME_HEADER or number != channel or body_at > end or not 14 <= size <= self.frame_max:
-            return False
-        class_id, _, body_size = _CONTENT_HEADER.unpack_from(buffer, at + 7)
-        if (
-            class_id != BASIC_CLASS
-            or buffer[body_at - 1] != FRAME_END
-            or body_size > self._message_size_max
-            or body_size > self.frame_max - FRAME_OVERHEAD
-        ):
-            return False
-        tail = buffer[at:body_at]
-        if body_size:
-            start = _FRAME_START.pack(FRAME_BODY, channel, body_size)
-            if not buffer.startswith(start, body_at):
-                return False
-            tail += start
-        self._tail_facts = facts_of(buffer[at + content.PROPERTIES_AT : body_at - 1])
-        self._tail = tail
-        self._tail_channel = channel
-        self._tail_body_size = body_size
-        self._tail_size = len(tail) + (body_size + 1 if body_size else 0)
-        return True
 
     # ---- frame by frame ----
 
@@ -583,7 +610,6 @@ class FrameReader:
         if method.id in methods.WITH_CONTENT:
             self._begin(channel, method)
         elif isinstance(method, methods.BasicAck):
-            self._acks = b"\x01" + channel.to_bytes(2) + _ACK_MIDDLE
             tag = method.delivery_tag
             events.append(AckRun(channel, tag, tag, method.multiple))
         else:
@@ -665,9 +691,26 @@ class FrameReader:
         if isinstance(message.method, _Publish):
             assert message.facts is not None
             envelope = message.method.with_facts(message.facts)
-            self._add(events, envelope, [whole], content.body_size(whole))
+            _add(events, envelope, [whole], content.body_size(whole))
         else:
             events.append(ContentReceived(channel, message.method, whole))
+
+
+def _runs_of(channel: int, events: list[Event]) -> list[PublishRun]:
+    """Where the next message of the channel belongs: the event that comes last, or no runs yet."""
+    last = events[-1] if events else None
+    return last.runs if type(last) is Publishes and last.channel == channel else []
+
+
+def _add(events: list[Event], envelope: Envelope, contents: list[bytes], body_size: int) -> None:
+    """Lengthen the run that `events` ends with, or begin another; the bodies are equally long."""
+    runs = _runs_of(envelope.channel, events)
+    if runs and runs[-1].envelope is envelope:
+        runs[-1].add(contents, body_size, body_size * len(contents))
+        return
+    if not runs:
+        events.append(Publishes(envelope.channel, runs))
+    runs.append(PublishRun(envelope, contents, body_size))
 
 
 def _cost(frames: list[bytes]) -> int:

@@ -3,8 +3,8 @@
 Flow:   frames asks `facts_of` for the properties octets of every message; clients, management and
         dead-lettering decode and encode them whole.
 Shape:  flags u16 (bit 15 first property, bit 0 another flag word follows) | the properties that are set
-Limits: 14 properties; a second flag word is refused. The cache of facts holds 4,096 distinct octet
-        strings of at most 512 octets each and is emptied when full.
+Limits: 14 properties; a second flag word is refused. Facts and plans are remembered for 4,096 each and
+        forgotten together when full.
 Spec:   AMQP 0-9-1 section 4.2.6; the order is the class definition of `basic`.
 """
 
@@ -24,9 +24,12 @@ PERSISTENT: Final = 2
 
 # RabbitMQ's ?MAX_EXPIRY_TIMER: ten years.
 EXPIRATION_MS_MAX: Final = 315_360_000_000
+# A number with fewer digits is below that.
+_EXPIRATION_DIGITS: Final = len(str(EXPIRATION_MS_MAX))
 
 _FLAGS = struct.Struct(">H")
 _U32 = struct.Struct(">I")
+_unpack_u32 = _U32.unpack_from
 
 # (name, flag, kind) in wire order.
 _LAYOUT: Final = (
@@ -69,24 +72,47 @@ class Properties:
     cluster_id: str | None = None
 
 
-@dataclass(slots=True, frozen=True, eq=False)
 class Facts:
-    """What routing and queues must know of the properties.
+    """What routing and queues must know of the properties of a message.
 
     Messages with the same facts share one object, as long as the cache holds it: `is` tells whether a run
     goes on.
     """
 
-    persistent: bool = False
-    priority: int = 0
-    expiration_ms: int | None = None
-    expiration_problem: str = ""
-    """Why the expiration property is no number of milliseconds, in RabbitMQ's words; "" when it is."""
-    user_id: str | None = None
-    has_headers: bool = False
-    has_copies: bool = False
-    """The headers name CC or BCC, or at least hold these octets somewhere."""
-    asks_direct_reply: bool = False
+    __slots__ = (
+        "asks_direct_reply",
+        "expiration_problem",
+        "expires",
+        "has_copies",
+        "has_headers",
+        "persistent",
+        "priority",
+        "user_id",
+    )
+
+    def __init__(
+        self,
+        *,
+        persistent: bool = False,
+        priority: int = 0,
+        expires: bool = False,
+        expiration_problem: str = "",
+        user_id: str | None = None,
+        has_headers: bool = False,
+        has_copies: bool = False,
+        asks_direct_reply: bool = False,
+    ) -> None:
+        self.persistent = persistent
+        self.priority = priority
+        self.expires = expires
+        """The expiration property is set; `expiration_ms` reads it, as it may differ in each message."""
+        self.expiration_problem = expiration_problem
+        """Why the expiration property is no number of milliseconds, in RabbitMQ's words; "" when it is."""
+        self.user_id = user_id
+        self.has_headers = has_headers
+        self.has_copies = has_copies
+        """The headers may name CC or BCC: at least they hold these bytes."""
+        self.asks_direct_reply = asks_direct_reply
 
 
 def _misfit() -> RemoteProtocolError:
@@ -174,123 +200,179 @@ def encode(properties: Properties) -> bytes:
 NO_FACTS: Final = Facts()
 """Of a message without any property that matters."""
 
-_CACHED_OCTETS_MAX: Final = 512
 _CACHED_COUNT_MAX: Final = 4096
-_facts_by_octets: dict[bytes, Facts] = {}
-_facts_by_key: dict[tuple[bytes, ...], Facts] = {(b"",) * 6: NO_FACTS}
-# Flag word to the (name, kind) of the properties that follow it.
-_plans: dict[bytes, tuple[tuple[str, str], ...]] = {}
-_NAMES_OF_FACTS: Final = frozenset(
-    {"headers", "delivery_mode", "priority", "expiration", "user_id", "reply_to"}
-)
+
+# Steps of a plan: how far the next property reaches, and whether it matters.
+_SKIP_STRING: Final = 0
+_SKIP_TIMESTAMP: Final = 1
+_HEADERS: Final = 2
+_DELIVERY_MODE: Final = 3
+_PRIORITY: Final = 4
+_REPLY_TO: Final = 5
+_EXPIRATION: Final = 6
+_USER_ID: Final = 7
+
+_STEPS: Final = {
+    "headers": _HEADERS,
+    "delivery_mode": _DELIVERY_MODE,
+    "priority": _PRIORITY,
+    "reply_to": _REPLY_TO,
+    "expiration": _EXPIRATION,
+    "timestamp": _SKIP_TIMESTAMP,
+    "user_id": _USER_ID,
+}
+# Flag word to the steps through the properties that follow it.
+_plans: dict[bytes, tuple[int, ...]] = {}
+# By what a message has: priority | the bits below, and by its user id and what is wrong with its expiration.
+_facts: dict[tuple[int, bytes, str], Facts] = {(0, b"", ""): NO_FACTS}
+_plain_facts: dict[int, Facts] = {0: NO_FACTS}
+_PERSISTENT: Final = 1 << 8
+_HAS_HEADERS: Final = 1 << 9
+_HAS_COPIES: Final = 1 << 10
+_ASKS_DIRECT_REPLY: Final = 1 << 11
+_EXPIRES: Final = 1 << 12
 
 
 def facts_of(raw: bytes) -> Facts:
-    """The facts of properties octets, from memory where these octets came before.
+    """The facts of the properties `raw`.
 
     Raises RemoteProtocolError as `split` does.
     """
-    known = _facts_by_octets.get(raw)
-    if known is not None:
-        return known
-    key = _key_of_facts(raw)
-    facts = _facts_by_key.get(key)
-    if facts is None:
-        facts = _read_facts(*key)
-        if len(_facts_by_key) >= _CACHED_COUNT_MAX:
-            _facts_by_key.clear()
-        _facts_by_key[key] = facts
-    if len(raw) <= _CACHED_OCTETS_MAX:
-        if len(_facts_by_octets) >= _CACHED_COUNT_MAX:
-            _facts_by_octets.clear()
-        _facts_by_octets[raw] = facts
+    return facts_at(raw, 0, len(raw))
+
+
+def facts_at(buffer: bytes, at: int, end: int) -> Facts:
+    """The facts of the properties that lie from `at` to `end` in a buffer: read in one pass, without a copy.
+
+    Every message with a header of its own comes here. The plain form is `split`, at five times the cost.
+    Raises RemoteProtocolError as `split` does.
+    """
+    flags = buffer[at : at + 2]
+    plan = _plans.get(flags)
+    if plan is None:
+        plan = _plan_of(buffer[at:end])
+    at += 2
+    code = 0
+    user_id = b""
+    problem = ""
+    try:
+        for step in plan:
+            if step == _SKIP_STRING:
+                at += 1 + buffer[at]
+            elif step == _DELIVERY_MODE:
+                if buffer[at] == PERSISTENT:
+                    code |= _PERSISTENT
+                at += 1
+            elif step == _HEADERS:
+                start = at
+                at += 4 + _unpack_u32(buffer, at)[0]
+                if at - start > 4:
+                    code |= _HAS_HEADERS
+                    if buffer.find(b"CC", start, at) > 0 and _name_copies(buffer[start:at]):
+                        code |= _HAS_COPIES
+            elif step == _SKIP_TIMESTAMP:
+                at += 8
+            elif step == _PRIORITY:
+                code |= buffer[at]
+                at += 1
+            else:
+                start = at + 1
+                at = start + buffer[at]
+                if step == _REPLY_TO:
+                    if buffer[start:at] == _DIRECT_REPLY:
+                        code |= _ASKS_DIRECT_REPLY
+                elif step == _EXPIRATION:
+                    code |= _EXPIRES
+                    problem = _expiration_problem(buffer[start:at])
+                else:
+                    user_id = buffer[start - 1 : at]
+    except (IndexError, struct.error):
+        at = -1
+    if at != end:
+        raise _misfit()
+    if user_id or problem:
+        return _rare_facts(code, user_id, problem)
+    return _plain_facts.get(code) or _make_facts(code)
+
+
+def _plan_of(raw: bytes) -> tuple[int, ...]:
+    """Raises RemoteProtocolError for flags without meaning."""
+    split(raw)
+    flags = _FLAGS.unpack_from(raw)[0]
+    plan = tuple(_STEPS.get(name, _SKIP_STRING) for name, flag, _ in _LAYOUT if flags & flag)
+    if len(_plans) >= _CACHED_COUNT_MAX:
+        _plans.clear()
+    _plans[raw[:2]] = plan
+    return plan
+
+
+def _name_copies(table: bytes) -> bool:
+    return b"\x02CC" in table or b"\x03BCC" in table
+
+
+def _make_facts(code: int) -> Facts:
+    if len(_plain_facts) >= _CACHED_COUNT_MAX:
+        _plain_facts.clear()
+    facts = _plain_facts[code] = _facts_from(code, b"", "")
     return facts
 
 
-def _key_of_facts(raw: bytes) -> tuple[bytes, ...]:
-    """The octets that facts depend on, read in one pass: every message with an id of its own comes here.
-
-    The plain form is `split`, at five times the cost.
-    """
-    plan = _plans.get(raw[:2])
-    if plan is None:
-        split(raw)
-        flags = _FLAGS.unpack_from(raw)[0]
-        plan = tuple(
-            (name if name in _NAMES_OF_FACTS else "", kind) for name, flag, kind in _LAYOUT if flags & flag
-        )
-        if len(_plans) >= _CACHED_COUNT_MAX:
-            _plans.clear()
-        _plans[raw[:2]] = plan
-    headers = mode = priority = expiration = user_id = reply_to = b""
-    at = 2
-    try:
-        for name, kind in plan:
-            start = at
-            if kind == "s":
-                at += 1 + raw[at]
-            elif kind == "F":
-                at += 4 + _U32.unpack_from(raw, at)[0]
-            else:
-                at += 1 if kind == "B" else 8
-            if not name:
-                continue
-            if name == "delivery_mode":
-                mode = raw[start:at]
-            elif name == "headers":
-                if at - start > 4:
-                    table = raw[start:at]
-                    headers = b"C" if b"\x02CC" in table or b"\x03BCC" in table else b"H"
-            elif name == "priority":
-                priority = raw[start:at]
-            elif name == "expiration":
-                expiration = raw[start:at]
-            elif name == "user_id":
-                user_id = raw[start:at]
-            elif raw[start + 1 : at] == _DIRECT_REPLY:
-                reply_to = b"R"
-    except (IndexError, struct.error):
-        at = -1
-    if at != len(raw):
-        raise _misfit()
-    return mode, priority, expiration, user_id, headers, reply_to
+def _rare_facts(code: int, user_id: bytes, problem: str) -> Facts:
+    facts = _facts.get((code, user_id, problem))
+    if facts is None:
+        facts = _facts_from(code, user_id, problem)
+        if len(_facts) >= _CACHED_COUNT_MAX:
+            _facts.clear()
+        _facts[code, user_id, problem] = facts
+    return facts
 
 
-def _read_facts(
-    mode: bytes,
-    priority: bytes,
-    expiration: bytes,
-    user_id: bytes,
-    headers: bytes,
-    reply_to: bytes,
-) -> Facts:
-    expiration_ms, problem = _read_expiration(expiration) if expiration else (None, "")
+def _facts_from(code: int, user_id: bytes, problem: str) -> Facts:
     return Facts(
-        persistent=mode == b"\x02",
-        priority=priority[0] if priority else 0,
-        expiration_ms=expiration_ms,
+        persistent=bool(code & _PERSISTENT),
+        priority=code & 0xFF,
+        expires=bool(code & _EXPIRES) and not problem,
         expiration_problem=problem,
         user_id=wire.read_shortstr(user_id, 0)[0] if user_id else None,
-        has_headers=bool(headers),
-        has_copies=headers == b"C",
-        asks_direct_reply=bool(reply_to),
+        has_headers=bool(code & _HAS_HEADERS),
+        has_copies=bool(code & _HAS_COPIES),
+        asks_direct_reply=bool(code & _ASKS_DIRECT_REPLY),
     )
 
 
-def _read_expiration(octets: bytes) -> tuple[int | None, str]:
-    text = octets[1:].decode(errors="replace")
+# ---- expiration ----
+
+
+def expiration_ms(buffer: bytes, at: int) -> int:
+    """The expiration of a message, with properties from `at` on, whose facts say that it expires."""
+    plan = _plans.get(buffer[at : at + 2]) or _plan_of(buffer[at:])
+    at += 2
+    for step in plan:
+        if step in (_SKIP_STRING, _REPLY_TO):
+            at += 1 + buffer[at]
+        elif step == _HEADERS:
+            at += 4 + _unpack_u32(buffer, at)[0]
+        elif step == _EXPIRATION:
+            return int(buffer[at + 1 : at + 1 + buffer[at]])
+        else:  # a delivery mode or a priority: the timestamp lies behind the expiration
+            at += 1
+    raise AssertionError("properties without an expiration")
+
+
+def _expiration_problem(raw: bytes) -> str:
+    """Why `raw` is no number of milliseconds, in RabbitMQ's words; "" when it is one."""
+    if raw.isdigit() and len(raw) < _EXPIRATION_DIGITS:
+        return ""
+    text = raw.decode(errors="replace")
     digits = text[1:] if text[:1] in "+-" else text
     leading = digits[: len(digits) - len(digits.lstrip("0123456789"))]
     if not leading:
-        return None, f"invalid expiration '{text}': no_integer"
+        return f"invalid expiration '{text}': no_integer"
     if leading != digits:
-        return (
-            None,
-            f"invalid expiration '{text}': {{leftover_string,\"{digits[len(leading) :]}\"}}",
-        )
+        return f"invalid expiration '{text}': {{leftover_string,\"{digits[len(leading) :]}\"}}"
     value = int(text)
     if value < 0:
-        return None, f"invalid expiration '{text}': {{value_negative,{value}}}"
+        return f"invalid expiration '{text}': {{value_negative,{value}}}"
     if value > EXPIRATION_MS_MAX:
-        return None, f"invalid expiration '{text}': {{value_too_large,{value}}}"
-    return value, ""
+        return f"invalid expiration '{text}': {{value_too_large,{value}}}"
+    return ""

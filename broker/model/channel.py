@@ -15,7 +15,7 @@ from broker.model.errors import PreconditionFailed
 from broker.model.message import Slice
 
 if TYPE_CHECKING:
-    from broker.model.consumers import Source
+    from broker.model.consumers import Consumer, Source
 
 
 class Prefetch:
@@ -31,17 +31,27 @@ class Prefetch:
 class Unacked:
     """Deliveries with consecutive tags, of one queue, through one consumer or by basic.get."""
 
-    __slots__ = ("first_tag", "piece", "prefetch", "queue")
+    __slots__ = ("consumer", "first_tag", "piece", "queue")
 
-    def __init__(self, first_tag: int, piece: Slice, queue: Source, prefetch: Prefetch | None) -> None:
+    def __init__(self, first_tag: int, piece: Slice, queue: Source, consumer: Consumer | None) -> None:
         self.first_tag = first_tag
         self.piece = piece
         self.queue = queue
-        self.prefetch = prefetch
+        self.consumer = consumer
+        """None for basic.get, which counts against no window."""
 
     @property
     def last_tag(self) -> int:
         return self.first_tag + len(self.piece.offsets) - 1
+
+    def make_room(self, window: Prefetch) -> None:
+        """It is settled and counts no more, neither for its consumer nor in the channel's window."""
+        consumer = self.consumer
+        if consumer is not None:
+            count = len(self.piece.offsets)
+            consumer.prefetch.used -= count
+            window.used -= count
+            self.queue.consumers.wake(consumer)
 
 
 class Ledger:
@@ -152,7 +162,7 @@ class Ledger:
     def _cut(self, at: int, entry: Unacked, last: int) -> Unacked:
         """Make an entry of its own of what goes up to `last`."""
         count = last - entry.first_tag + 1
-        taken = Unacked(entry.first_tag, entry.piece.cut(count), entry.queue, entry.prefetch)
+        taken = Unacked(entry.first_tag, entry.piece.cut(count), entry.queue, entry.consumer)
         entry.first_tag += count
         self._tags[at] = entry.first_tag
         return taken

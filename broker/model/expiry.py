@@ -3,9 +3,9 @@
 Messages under a queue's time limit alone expire in the order in which they came, so that the queue
 need only look at its head. Those with an expiration property may expire anywhere: this finds them.
 
-Limits: an entry for each waiting slice, and one for each 100 ms of expiry times on the disk as long as
-        messages with the same expiration follow each other there; entries of what does not wait any
-        more are at most as many again, and a thousand.
+Limits: an entry for each waiting slice, at the moment when the first of its messages expires, and one
+        for each 100 ms of expiry times on the disk as long as messages with the same expiration follow
+        each other there; entries of what does not wait any more are at most as many again, and a thousand.
 """
 
 from __future__ import annotations
@@ -100,6 +100,7 @@ class Expiry:
                 piece.waiting = False
                 found.append(piece)
         self._waiting -= len(found)
+        # Of messages that expire at the same moment the older ones go first.
         found.sort(key=lambda piece: (piece.expires_at, piece.offsets.start))
         return found
 

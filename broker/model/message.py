@@ -8,8 +8,8 @@ Why:    The model never opens a message. What it must know, a run says of all it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
 
 
 class Facts(Protocol):
@@ -19,7 +19,9 @@ class Facts(Protocol):
     def persistent(self) -> bool: ...
 
     @property
-    def expiration_ms(self) -> int | None: ...
+    def expires(self) -> bool:
+        """Each message has a time limit of its own."""
+        ...
 
 
 class Envelope(Protocol):
@@ -35,22 +37,38 @@ class Envelope(Protocol):
     def facts(self) -> Facts: ...
 
     def measure(self, contents: Sequence[bytes]) -> int:
-        """The octets of the bodies of some of the contents."""
+        """The bytes of the bodies of some of the contents."""
+        ...
+
+    def expirations_ms(self, contents: Sequence[bytes]) -> list[int]:
+        """The time limit of each content; only where the facts say that they expire."""
         ...
 
 
 class Run(Protocol):
-    """Messages that were published together, alike in all but their contents."""
+    """Messages that were published together."""
 
     @property
-    def envelope(self) -> Envelope: ...
+    def envelope(self) -> Envelope:
+        """Of the first message; all have its facts."""
+        ...
+
+    @property
+    def envelopes(self) -> Sequence[Envelope] | None:
+        """One for each message where they differ, else None."""
+        ...
 
     @property
     def contents(self) -> list[bytes]: ...
 
     @property
     def body_size(self) -> int | None:
-        """Octets of each body where all are equally long, else None."""
+        """Bytes of each body where all are equally long, else None."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Bytes of all bodies together."""
         ...
 
 
@@ -74,7 +92,7 @@ class Sink(Protocol):
 
 
 class Slice:
-    """Some messages of one run, in one queue: `contents[i]` has the offset `offsets[i]`.
+    """Some messages in one queue: `contents[i]` has the offset `offsets[i]`.
 
     A hollow slice has let go of its contents, which the queue's store has too.
     """
@@ -83,8 +101,11 @@ class Slice:
         "body_size",
         "contents",
         "envelope",
+        "envelopes",
         "expires_at",
+        "expiries",
         "offsets",
+        "parts",
         "redelivered",
         "size",
         "stored",
@@ -100,53 +121,80 @@ class Slice:
         expires_at: int,
         stored: bool,
         size: int = -1,
+        envelopes: Sequence[Envelope] | None = None,
+        expiries: list[int] | None = None,
     ) -> None:
         self.envelope = envelope
+        """Of the first message; all have its facts."""
+        self.envelopes = envelopes
+        """One for each message where they differ, else None."""
         self.contents = contents
         self.offsets = offsets
         self.body_size = body_size
         """As in a run."""
         self.expires_at = expires_at
-        """A moment in milliseconds, the same for all; 0 is never."""
+        """When the first of them expires, in milliseconds; all of them if `expiries` is None. 0 is never."""
+        self.expiries = expiries
+        """When each message expires; None if they have no time limit but their queue's."""
         self.stored = stored
         """The queue's store has them: it must hear when they are settled."""
         if size < 0:
             size = envelope.measure(contents) if body_size is None else body_size * len(contents)
         self.size = size
-        """Octets of all bodies together."""
+        """Bytes of all bodies together."""
         self.redelivered = False
         self.waiting = False
-        """It is ready in its queue, and nobody has it."""
+        """It is ready in its queue, and no consumer has it."""
+        self.parts: Sequence[Slice] = ()
+        """What still waits where this slice stood, after some of its messages expired there."""
 
     def __len__(self) -> int:
         return len(self.offsets)
 
     def __repr__(self) -> str:
-        return f"Slice({self.offsets}, {self.size} octets)"
+        return f"Slice({self.offsets}, {self.size} bytes)"
 
     def part(self, which: slice) -> Slice:
         """Another slice with some of the messages."""
         offsets = self.offsets[which]
         # What a hollow slice has in each part can only be guessed, until it is filled.
         size = -1 if self.contents else self.size * len(offsets) // len(self.offsets)
+        envelope, envelopes = self.envelope, self.envelopes
+        if envelopes is not None:
+            envelopes = envelopes[which]
+            envelope = envelopes[0]
+        expires_at, expiries = self.expires_at, self.expiries
+        if expiries is not None:
+            expiries = expiries[which]
+            expires_at = earliest(expiries)
         part = Slice(
-            self.envelope,
+            envelope,
             self.contents[which],
             offsets,
             self.body_size,
-            self.expires_at,
+            expires_at,
             self.stored,
             size,
+            envelopes,
+            expiries,
         )
         part.redelivered = self.redelivered
         return part
 
     def cut(self, count: int) -> Slice:
-        """Take the first `count` messages out of this slice, into one of their own."""
+        """Take the first `count` messages out of this slice, into one of their own.
+
+        `expires_at` may be earlier then than it need be.
+        """
         taken = self.part(slice(0, count))
         self.contents = self.contents[count:]
         self.offsets = self.offsets[count:]
         self.size -= taken.size
+        if self.envelopes is not None:
+            self.envelopes = self.envelopes[count:]
+            self.envelope = self.envelopes[0]
+        if self.expiries is not None:
+            self.expiries = self.expiries[count:]
         return taken
 
     def singles(self) -> list[Slice]:
@@ -158,16 +206,35 @@ class Slice:
             found.append(single)
         return found
 
+    def cut_expired(self, now_ms: int) -> tuple[list[Slice], list[Slice]]:
+        """Cut the slice into what has expired and what has not, each in slices of consecutive messages."""
+        expired: list[Slice] = []
+        waiting: list[Slice] = []
+        count = len(self.offsets)
+        rest = self.part(slice(0, count))
+        rest.size = self.size
+        dead = [0 < moment <= now_ms for moment in self.expiries or [self.expires_at] * count]
+        start = 0
+        for at in range(1, count + 1):
+            if at == count or dead[at] is not dead[start]:
+                piece = rest.cut(at - start) if at < count else rest
+                (expired if dead[start] else waiting).append(piece)
+                start = at
+        for piece in waiting:
+            if piece.expiries is not None:
+                piece.expires_at = earliest(piece.expiries)
+        return expired, waiting
+
     def goes_on(self, last: Slice) -> bool:
         """Both can be one slice."""
         return (
-            self.envelope is last.envelope
-            and self.offsets.start == last.offsets.stop
+            self.offsets.start == last.offsets.stop
             and self.offsets.step == last.offsets.step == 1
-            and self.body_size == last.body_size
-            and self.expires_at == last.expires_at
             and self.stored is last.stored
             and self.redelivered is last.redelivered
+            and (self.expiries is None) is (last.expiries is None)
+            and (self.expires_at == last.expires_at or self.expiries is not None)
+            and (self.envelope is last.envelope or self.envelope.facts is last.envelope.facts)
         )
 
     @property
@@ -184,6 +251,11 @@ class Slice:
         """Let go of the contents; only what is stored may."""
         assert self.stored
         self.contents = []
+
+
+def earliest(expiries: list[int]) -> int:
+    """The first of these moments; 0 if there is none."""
+    return min(filter(None, expiries), default=0)
 
 
 def joined(pieces: list[Slice]) -> list[Slice]:
@@ -205,13 +277,37 @@ def _one_of(group: list[Slice]) -> Slice:
     first = group[0]
     if len(group) == 1:
         return first
+    contents: list[bytes] = []
+    size = 0
+    body_size = first.body_size
+    alike = first.envelopes is None
+    for piece in group:
+        contents += piece.contents
+        size += piece.size
+        if piece.body_size != body_size:
+            body_size = None
+        if piece.envelope is not first.envelope or piece.envelopes is not None:
+            alike = False
     one = Slice(
         first.envelope,
-        [content for piece in group for content in piece.contents],
+        contents,
         range(first.offsets.start, group[-1].offsets.stop),
-        first.body_size,
+        body_size,
         first.expires_at,
         first.stored,
+        size,
+        None if alike else envelopes_of(group),
     )
+    if first.expiries is not None:
+        one.expiries = [moment for piece in group for moment in piece.expiries or ()]
+        one.expires_at = earliest(one.expiries)
     one.redelivered = first.redelivered
     return one
+
+
+def envelopes_of(group: Iterable[Run | Slice]) -> list[Any]:
+    """The envelope of each message of runs or slices."""
+    found: list[Any] = []
+    for piece in group:
+        found += piece.envelopes or [piece.envelope] * len(piece.contents)
+    return found

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -27,7 +27,7 @@ from broker.model.arguments import (
 )
 from broker.model.consumers import Consumer, Consumers
 from broker.model.expiry import Expiry
-from broker.model.message import Envelope, Facts, Run, Slice, joined
+from broker.model.message import Envelope, Run, Slice, earliest, envelopes_of, joined
 
 # How much one consumer gets in one go.
 _DELIVERY_SIZE: Final = 256 * 1024
@@ -205,14 +205,16 @@ class Queue:
         self.counters.published += len(run.contents)
         if self.limited:
             return self._push_limited(run, now_ms)
-        self._append(run.envelope, run.contents, run.body_size, now_ms)
+        self._append(run.envelope, run.envelopes, run.contents, run.body_size, run.size, now_ms)
         return ()
 
     def _append(
         self,
         envelope: Envelope,
+        envelopes: Sequence[Envelope] | None,
         contents: list[bytes],
         body_size: int | None,
+        size: int,
         now_ms: int,
     ) -> None:
         first = self.next_offset
@@ -220,13 +222,10 @@ class Queue:
         offsets = range(first, first + count)
         self.next_offset = offsets.stop
         facts = envelope.facts
-        expires_at = 0
-        if self._ttl is not None or facts.expiration_ms is not None:
-            expires_at = self._expires_at(facts, now_ms)
-            self.timed = self.eager = True
         lasting = self.lasting and facts.persistent
-        piece = Slice(envelope, contents, offsets, body_size, expires_at, lasting)
-        size = piece.size
+        piece = Slice(envelope, contents, offsets, body_size, 0, lasting, size, envelopes)
+        if self._ttl is not None or facts.expires:
+            self._limit_time(piece, now_ms)
         held = self._memory + size
         if (
             self._backlog_count
@@ -236,8 +235,8 @@ class Queue:
             piece.stored = True
             self._store.append(piece, not lasting)
             self._add_backlog(offsets, count, size)
-            if facts.expiration_ms is not None:
-                self._expiry.add_stored(expires_at, offsets)
+            for at, moment in enumerate(piece.expiries or (), first):
+                self._expiry.add_stored(moment, range(at, at + 1))
         else:
             if lasting:
                 self._store.append(piece, False)
@@ -245,8 +244,19 @@ class Queue:
         self.ready_count += count
         self.ready_size += size
 
-    def _expires_at(self, facts: Facts, now_ms: int) -> int:
-        return now_ms + min(ms for ms in (self._ttl, facts.expiration_ms) if ms is not None)
+    def _limit_time(self, piece: Slice, now_ms: int) -> None:
+        """Note when the messages expire."""
+        self.timed = self.eager = True
+        ttl = self._ttl
+        if piece.envelope.facts.expires:
+            limits = piece.envelope.expirations_ms(piece.contents)
+            if ttl is None:
+                piece.expiries = [now_ms + limit for limit in limits]
+            else:
+                piece.expiries = [now_ms + min(limit, ttl) for limit in limits]
+            piece.expires_at = earliest(piece.expiries)
+        elif ttl is not None:
+            piece.expires_at = now_ms + ttl
 
     def _add_backlog(self, offsets: range, count: int, size: int) -> None:
         if not self._backlog_count:
@@ -258,7 +268,7 @@ class Queue:
         self._resident.append(piece)
         self._hold(piece.size + _MESSAGE_OVERHEAD * len(piece.offsets))
         piece.waiting = True
-        if piece.expires_at and piece.envelope.facts.expiration_ms is not None:
+        if piece.expiries is not None:
             self._expiry.add(piece)
 
     def _hold(self, octets: int) -> None:
@@ -273,26 +283,24 @@ class Queue:
     def _push_limited(self, run: Run, now_ms: int) -> Sequence[int]:
         """Message by message where it matters: who can be handed over at once does not count."""
         if self.settings.overflow == DROP_HEAD:
-            self._append(run.envelope, run.contents, run.body_size, now_ms)
+            self._append(run.envelope, run.envelopes, run.contents, run.body_size, run.size, now_ms)
             self.dispatch()
             self._drop_head()
             return ()
         refused = []
-        for index, content in enumerate(run.contents):
-            size = run.envelope.measure([content])
+        for index, (envelope, content) in enumerate(zip(envelopes_of([run]), run.contents, strict=True)):
+            size = envelope.measure([content])
             if self._would_overflow(size):
                 self.dispatch()
                 if self._would_overflow(size):
                     refused.append(index)
                     continue
-            self._append(run.envelope, [content], size, now_ms)
+            self._append(envelope, None, [content], size, size, now_ms)
         if refused and self.settings.overflow == REJECT_PUBLISH_DLX:
-            contents = [run.contents[index] for index in refused]
-            self._bury(
-                self,
-                MAXLEN,
-                Slice(run.envelope, contents, range(len(contents)), None, 0, False),
-            )
+            whole = Slice(run.envelope, run.contents, range(len(run.contents)), None, 0, False)
+            whole.envelopes = run.envelopes
+            for index in refused:
+                self._bury(self, MAXLEN, whole.part(slice(index, index + 1)))
         return refused
 
     def _would_overflow(self, size: int) -> bool:
@@ -333,15 +341,19 @@ class Queue:
     def _head(self) -> Slice | None:
         returned, resident = self._returned, self._resident
         while returned:
-            if returned[-1].waiting:
-                return returned[-1]
+            last = returned[-1]
+            if last.waiting:
+                return last
             returned.pop()
+            returned += reversed(last.parts)
             self._shells -= 1
         while True:
             while resident:
-                if resident[0].waiting:
-                    return resident[0]
+                first = resident[0]
+                if first.waiting:
+                    return first
                 resident.popleft()
+                resident.extendleft(reversed(first.parts))
                 self._shells -= 1
             if not self._backlog_count:
                 return None
@@ -410,55 +422,61 @@ class Queue:
         else:
             self._resident.popleft()
             self._hold(-piece.size - _MESSAGE_OVERHEAD * len(piece.offsets))
-        if piece.expires_at:
-            self._unwatch(piece)
         piece.waiting = False
-        return piece
-
-    def _unwatch(self, piece: Slice) -> None:
-        """It does not wait any more."""
-        piece.waiting = False
-        if piece.expires_at and piece.envelope.facts.expiration_ms is not None:
+        if piece.expiries is not None:
             self._expiry.forget()
+        return piece
 
     # ---- going out ----
 
     def dispatch(self) -> None:
         """Hand ready messages to consumers, as long as both are there."""
         while self.ready_count:
-            able = self.consumers.with_room()
+            able = self.consumers.in_turn(self.ready_count)
             if not able:
                 return
-            if len(able) == 1:
-                served = self._serve(*able[0])
-            elif _share_a_window(able):
-                served = self._serve(able[0][0], 1)  # and look again how much room that left
-            else:
-                served = self._share(able)
+            served = 0
+            try:
+                if len(able) == 1:
+                    served = self._serve(*able[0])
+                elif _share(able, _window_of):
+                    served = self._serve(able[0][0], 1)  # and look again how much room that left
+                else:
+                    served = self._share(able)
+            finally:
+                self.consumers.served(able, served)
             if not served:
                 return
 
-    def _serve(self, consumer: Consumer, room: int) -> bool:
+    def _serve(self, consumer: Consumer, room: int) -> int:
+        """Hand messages to one consumer; returns 1 if there were any."""
         pieces = joined(self.take(min(room, _DELIVERY_COUNT), _DELIVERY_SIZE))
         for piece in pieces:
             self._hand(consumer, piece)
-        if pieces:
-            self.consumers.served(consumer)
-        return bool(pieces)
+        return 1 if pieces else 0
 
-    def _share(self, able: list[tuple[Consumer, int]]) -> bool:
-        """Message by message in turn: of each slice, every consumer gets each n-th message."""
+    def _share(self, able: list[tuple[Consumer, int]]) -> int:
+        """Hand messages to consumers in turn, one to each; returns how many messages that were.
+
+        Of each slice every consumer gets each n-th message at once, unless some are on one channel: there
+        the messages have to arrive in their order.
+        """
         turns = len(able)
-        at = 0
+        served = 0
         room = turns * min(room for _, room in able)
         pieces = joined(self.take(min(room, _DELIVERY_COUNT), _DELIVERY_SIZE))
+        if _share(able, _channel_of):
+            pieces = [single for piece in pieces for single in piece.singles()]
         for piece in pieces:
             count = len(piece.offsets)
-            for first in range(min(turns, count)):
-                self._hand(able[(at + first) % turns][0], piece.part(slice(first, None, turns)))
-            at = (at + count) % turns
-            self.consumers.served(able[at - 1][0])
-        return bool(pieces)
+            if count == 1:
+                self._hand(able[served % turns][0], piece)
+            else:
+                for first in range(min(turns, count)):
+                    part = piece.part(slice(first, None, turns))
+                    self._hand(able[(served + first) % turns][0], part)
+            served += count
+        return served
 
     def _hand(self, consumer: Consumer, piece: Slice) -> None:
         count = len(piece.offsets)
@@ -524,19 +542,21 @@ class Queue:
         """They go back to where they were, marked as redelivered."""
         back: list[Slice] = []
         for piece in pieces:
-            count = len(piece.offsets)
-            self.unacked_count -= count
+            self.unacked_count -= len(piece.offsets)
             self.unacked_size -= piece.size
+            waiting = [piece]
             if piece.expires_at and piece.expires_at <= now_ms:
-                self._bury_filled(EXPIRED, piece)
-                continue
-            self.ready_count += count
+                expired, waiting = piece.cut_expired(now_ms)
+                for part in expired:
+                    self._bury_filled(EXPIRED, part)
             # Those of consumers that took turns interleave; everything else lies side by side.
-            back += [piece] if piece.offsets.step == 1 else piece.singles()
+            for part in waiting:
+                back += [part] if part.offsets.step == 1 else part.singles()
         for part in back:
+            self.ready_count += len(part.offsets)
             self.ready_size += part.size
             part.redelivered = part.waiting = True
-            if part.expires_at and part.envelope.facts.expiration_ms is not None:
+            if part.expiries is not None:
                 self._expiry.add(part)
         if len(back) <= _FEW:
             for part in back:
@@ -561,10 +581,9 @@ class Queue:
     def purge(self) -> int:
         """Drop everything that is ready; returns how many messages that was."""
         count = self.ready_count
-        for piece in (*self._returned, *self._resident):
-            if piece.waiting:
-                piece.waiting = False
-                self.forget(piece)
+        for piece in _waiting((*self._returned, *self._resident)):
+            piece.waiting = False
+            self.forget(piece)
         if self._backlog_count:
             self._store.settle_from(self._backlog_from)
         self._returned.clear()
@@ -582,34 +601,46 @@ class Queue:
         Of what comes from the disk that is about a megabyte in one go: `next_moment` tells if there is more.
         """
         room = _LOAD_SIZE
+        self._bury_in_place(self._expiry.due(now_ms), now_ms)
         while self._ttl is not None and room > 0 and (head := self._head()) is not None:
             if not head.expires_at or head.expires_at > now_ms:
                 break
+            if head.expiries is not None:  # it came from the disk only now
+                room -= head.size + _MESSAGE_OVERHEAD * len(head)
+                self._bury_in_place(self._expiry.due(now_ms), now_ms)
+                continue
             part = self._take(head, len(head))
             if part is not None:
                 room -= part.size + _MESSAGE_OVERHEAD * len(part)
                 self._bury(self, EXPIRED, part)
-        self._bury_in_place(self._expiry.due(now_ms))
         while room > 0 and (spans := self._expiry.due_stored(now_ms)):
             for offsets in spans:
                 room -= self._bury_stored(offsets, now_ms)
 
-    def _bury_in_place(self, pieces: list[Slice]) -> None:
-        """They stay as empty shells where they are until they come to the head, or most is like that."""
+    def _bury_in_place(self, pieces: list[Slice], now_ms: int) -> None:
+        """They stay as empty shells where they are until they come to the head, or most is like that.
+
+        What still waits of a slice stands in its shell.
+        """
         if not pieces:
             return
         returned, resident = self._returned, self._resident
         returned_end = returned[0].offsets.stop if returned else 0
         for piece in pieces:
-            self.ready_count -= len(piece)
-            self.ready_size -= piece.size
-            if piece.offsets.start >= returned_end:
-                self._hold(-piece.size - _MESSAGE_OVERHEAD * len(piece.offsets))
-            self._bury_filled(EXPIRED, piece)
+            expired, piece.parts = piece.cut_expired(now_ms)
+            for part in piece.parts:
+                part.waiting = True
+                self._expiry.add(part)
+            for part in expired:
+                self.ready_count -= len(part)
+                self.ready_size -= part.size
+                if part.offsets.start >= returned_end:
+                    self._hold(-part.size - _MESSAGE_OVERHEAD * len(part.offsets))
+                self._bury_filled(EXPIRED, part)
         self._shells += len(pieces)
         if 2 * self._shells > len(returned) + len(resident):
-            self._returned = [piece for piece in returned if piece.waiting]
-            self._resident = deque(piece for piece in resident if piece.waiting)
+            self._returned = list(_waiting(returned, descending=True))
+            self._resident = deque(_waiting(resident))
             self._shells = 0
 
     def _bury_stored(self, offsets: range, now_ms: int) -> int:
@@ -623,7 +654,8 @@ class Queue:
                 if piece.offsets.start >= offsets.stop:
                     return found
                 if piece.expires_at and piece.expires_at <= now_ms:
-                    found += self._bury_unloaded(piece)
+                    for part in piece.cut_expired(now_ms)[0]:
+                        found += self._bury_unloaded(part)
             if not pieces:
                 return found
             at = pieces[-1].offsets[-1] + 1
@@ -686,10 +718,23 @@ class Queue:
         return self.ready_size - self._backlog_size
 
 
-def _share_a_window(able: list[tuple[Consumer, int]]) -> bool:
-    """What one of them gets leaves less room for another."""
-    windows = [consumer.window for consumer, _ in able if consumer.window is not None]
-    return len({id(window) for window in windows}) < len(windows)
+def _waiting(pieces: Iterable[Slice], *, descending: bool = False) -> Iterator[Slice]:
+    """Those that wait, and what waits of the others."""
+    for piece in pieces:
+        stack = [piece]
+        while stack:
+            one = stack.pop()
+            if one.waiting:
+                yield one
+            stack += one.parts if descending else reversed(one.parts)
 
 
+def _share(able: list[tuple[Consumer, int]], what: Callable[[Consumer], object]) -> bool:
+    """Two or more of the consumers have the same one of these; None is nothing that is shared."""
+    found = [shared for consumer, _ in able if (shared := what(consumer)) is not None]
+    return len(set(map(id, found))) < len(found)
+
+
+_window_of: Callable[[Consumer], object] = lambda consumer: consumer.window  # noqa: E731
+_channel_of: Callable[[Consumer], object] = lambda consumer: consumer.channel  # noqa: E731
 _from_the_end: Callable[[Slice], int] = lambda piece: -piece.offsets.start  # noqa: E731

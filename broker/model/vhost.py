@@ -69,12 +69,16 @@ class Removed:
 class Route:
     """Where messages with one exchange and routing key go, as long as the topology stays as it is."""
 
-    __slots__ = ("exchange", "queues")
+    __slots__ = ("exchange", "keeps_transient", "lasting", "queues")
 
     def __init__(self, exchange: Exchange, queues: tuple[Sink, ...]) -> None:
         self.exchange = exchange
         self.queues = queues
         """Topics among them."""
+        self.lasting = any(queue.lasting for queue in queues)
+        """One or more keep persistent messages over a restart."""
+        self.keeps_transient = any(queue.keeps_transient for queue in queues)
+        """One or more keep all messages."""
 
 
 class Vhost:

@@ -17,7 +17,7 @@ from broker.amqp import content, properties, wire
 from broker.amqp.errors import ProtocolError
 from broker.amqp.frames import Envelope, PublishRun, envelope_of
 from broker.model.dead_letter import X_DEATH, Death, first_and_last, recorded
-from broker.model.message import Slice
+from broker.model.message import Slice, envelopes_of
 from broker.model.queue import Queue
 
 _COPIES = "CC"
@@ -34,25 +34,24 @@ class Letters:
 def letters_of(queue: Queue, reason: str, piece: Slice, now_ms: int) -> list[Letters]:
     """The dead letters of a slice, in its order; only for a queue with a dead letter exchange."""
     found: list[Letters] = []
-    rewritten: dict[bytes, tuple[bytes, Sequence[Mapping[str, Any]]]] = {}
-    for closed in piece.contents:
+    rewritten: dict[tuple[bytes, Envelope], tuple[bytes, Sequence[Mapping[str, Any]]]] = {}
+    for died, closed in zip(envelopes_of([piece]), piece.contents, strict=True):
         raw = content.properties_of(closed)
-        if raw not in rewritten:
-            rewritten[raw] = _with_death(raw, queue, reason, piece, now_ms)
-        new, history = rewritten[raw]
+        if (raw, died) not in rewritten:
+            rewritten[raw, died] = _with_death(raw, queue, reason, died, now_ms)
+        new, history = rewritten[raw, died]
         if not found or found[-1].history is not history:
-            found.append(Letters(PublishRun(_envelope_of(queue, piece, new), [], None), history))
+            found.append(Letters(PublishRun(_envelope_of(queue, died, new), [], None, 0), history))
         run = found[-1].run
         body = content.body_of(closed)
-        run.contents.append(content.build(run.envelope.channel, new, body, run.envelope.frame_max))
+        closed = content.build(run.envelope.channel, new, body, run.envelope.frame_max)
+        run.add([closed], None, len(body))
     return found
 
 
-def _envelope_of(queue: Queue, piece: Slice, raw: bytes) -> Envelope:
-    died = piece.envelope
+def _envelope_of(queue: Queue, died: Envelope, raw: bytes) -> Envelope:
     settings = queue.settings
     key = settings.dead_letter_routing_key
-    assert isinstance(died, Envelope)
     assert settings.dead_letter_exchange is not None
     return envelope_of(
         died.channel,
@@ -64,7 +63,7 @@ def _envelope_of(queue: Queue, piece: Slice, raw: bytes) -> Envelope:
 
 
 def _with_death(
-    raw: bytes, queue: Queue, reason: str, piece: Slice, now_ms: int
+    raw: bytes, queue: Queue, reason: str, died: Envelope, now_ms: int
 ) -> tuple[bytes, Sequence[Mapping[str, Any]]]:
     """The properties with the death in their headers, and the history that they tell now."""
     values = properties.split(raw)
@@ -75,8 +74,8 @@ def _with_death(
         queue.name,
         reason,
         now_ms,
-        piece.envelope.exchange,
-        [piece.envelope.routing_key, *(copies if isinstance(copies, list) else [])],
+        died.exchange,
+        [died.routing_key, *(copies if isinstance(copies, list) else [])],
         None if expiration is None else expiration[1:].decode(errors="replace"),
     )
     history = recorded(_value(fields.get(X_DEATH)), death, _moment, wire.LongInt)

@@ -35,7 +35,7 @@ from broker.node.groups import GroupOptions, Groups
 from broker.node.metrics import Metrics
 from broker.node.peers import Listener, Peer
 from broker.node.producer_ids import ProducerIds
-from broker.node.published import Gathered, Published
+from broker.node.published import Published
 from broker.node.recovered_logs import RecoveredLogs
 from broker.node.reserve import Reserve
 from broker.node.routing import copies, headers_decide, headers_of, queues_of, routes_of_dead, without_bcc
@@ -99,7 +99,8 @@ class Node:
         self._files = files
         self._definitions = definitions
         self._reader = files.handles(_READ_HANDLES)
-        self._gathered: Gathered | None = None
+        # What was published in this pass to queues that refuse nothing: runs with the same facts.
+        self._pending: dict[Sink, list[PublishRun]] = {}
         self._marked: dict[Source, None] = {}
         self._graves: list[tuple[Queue, str, Slice]] = []
         self._timed: dict[Queue, None] = {}
@@ -154,73 +155,84 @@ class Node:
 
     # ---- publishing ----
 
-    def gather(self, vhost: Vhost, run: PublishRun) -> Gathered | None:
-        """Push a small run later in this pass, together with others like it; None if that cannot be.
-
-        Whoever does something else to queues than to publish, acknowledge or hand out calls
-        `take_in` before. It can only be if no queue may refuse it.
-        """
-        gathered = self._gathered
-        if gathered is not None:
-            if gathered.run.envelope is run.envelope and gathered.vhost is vhost:
-                gathered.run.contents += run.contents
-                if run.body_size != gathered.run.body_size:
-                    gathered.run.body_size = None
-                return gathered
-            self.take_in()
-        envelope = run.envelope
-        route = vhost.known_route(envelope.exchange, envelope.routing_key)
-        if route is None or not route.queues or envelope.facts.has_copies or self.flusher.crowded:
-            return None
-        lasting = False
-        for queue in route.queues:
-            if queue.limited:
-                return None
-            lasting |= queue.keeps_transient or (queue.lasting and envelope.facts.persistent)
-        commit = self.flusher.open if lasting else None
-        self._gathered = Gathered(vhost, run, route, commit)
-        return self._gathered
-
-    def take_in(self) -> None:
-        """Push what was gathered."""
-        gathered = self._gathered
-        if gathered is None:
-            return
-        self._gathered = None
-        run = gathered.run
-        count = len(run.contents)
-        route = gathered.route
-        route.exchange.messages_in += count
-        route.exchange.messages_out += count * len(route.queues)
-        self.metrics.messages_received += count
-        self.metrics.messages_routed += count
-        self._push(route.queues, run, 0, Published(), self.clock.now_ms())
-
     def publish(self, vhost: Vhost, runs: Sequence[PublishRun]) -> Published:
-        """Route the messages of runs and push them to the queues.
+        """Route the messages of runs; the queues get them at the end of the pass, or before in `take_in`.
 
         Raises NotFound for no such exchange; the runs before that one are published.
         """
-        self.take_in()
         result = Published()
         known_route = vhost.known_route
-        now_ms = self.clock.now_ms()
+        pending = self._pending
+        lasting = False
         index = 0
         for run in runs:
             envelope = run.envelope
+            facts = envelope.facts
             count = len(run.contents)
             route = known_route(envelope.exchange, envelope.routing_key)
-            if route is None or envelope.facts.has_copies:
-                self._publish_unknown(vhost, run, index, result, now_ms)
-            else:
-                route.exchange.messages_in += count
-                if route.queues:
-                    route.exchange.messages_out += count * len(route.queues)
-                    self._push(route.queues, run, index, result, now_ms)
+            if route is None or facts.has_copies:
+                if headers_decide(vhost, envelope.exchange, envelope):
+                    self.take_in()
+                    pending = self._pending
+                    self._publish_by_headers(vhost, run, index, result)
+                    index += count
+                    continue
+                route = vhost.route(envelope.exchange, envelope.routing_key)
+            exchange = route.exchange
+            exchange.messages_in += count
+            queues = route.queues
+            if not queues:
+                result.unroutable = (*result.unroutable, *range(index, index + count))
+            exchange.messages_out += count * len(queues)
+            for queue in queues:
+                if queue.limited:
+                    self._push(queue, run, index, result)
+                elif (waiting := pending.get(queue)) is None:
+                    pending[queue] = [run]
+                elif waiting[-1].envelope.facts is facts:
+                    waiting.append(run)
                 else:
-                    result.unroutable = (*result.unroutable, *range(index, index + count))
+                    self._push_together(queue, waiting)
+                    pending[queue] = [run]
+            if route.keeps_transient or (route.lasting and facts.persistent):
+                lasting = True
             index += count
+        if lasting:
+            result.commit = self.flusher.open
         return result
+
+    def take_in(self) -> None:
+        """Push what was published in this pass.
+
+        Call it before anything is done with queues but publishing, acknowledging and handing out.
+        """
+        if self._pending:
+            pending, self._pending = self._pending, {}
+            for queue, runs in pending.items():
+                self._push_together(queue, runs)
+
+    def _push_together(self, queue: Sink, runs: list[PublishRun]) -> None:
+        """Push runs with the same facts, from whatever publishers, as one."""
+        run = runs[0] if len(runs) == 1 else PublishRun.of(runs)
+        queue.push(run, self.clock.now_ms())
+        if queue.eager:
+            assert isinstance(queue, Queue)
+            self._marked[queue] = None
+
+    def _push(self, queue: Sink, run: PublishRun, index: int, result: Published) -> None:
+        """Push at once what a queue may refuse."""
+        refused = queue.push(run, self.clock.now_ms())
+        if refused:
+            result.refused = sorted({*result.refused, *[index + number for number in refused]})
+        if queue.eager:
+            assert isinstance(queue, Queue)
+            self._marked[queue] = None
+
+    def _push_all(self, queues: Sequence[Sink], run: PublishRun, index: int, result: Published) -> None:
+        for queue in queues:
+            self._push(queue, run, index, result)
+            if queue.keeps_transient or (queue.lasting and run.envelope.facts.persistent):
+                result.commit = self.flusher.open
 
     def check(self, vhost: Vhost, runs: Sequence[PublishRun]) -> None:
         """Raises what `publish` would raise, before anything is published."""
@@ -230,49 +242,23 @@ class Node:
                 for closed in run.contents:
                     copies(headers_of(closed))
 
-    def _push(
-        self, queues: Sequence[Sink], run: PublishRun, index: int, result: Published, now_ms: int
-    ) -> None:
-        lasting = False
-        persistent = run.envelope.facts.persistent
-        for queue in queues:
-            refused = queue.push(run, now_ms)
-            if refused:
-                result.refused = sorted({*result.refused, *[index + number for number in refused]})
-            lasting |= queue.keeps_transient or (queue.lasting and persistent)
-            if queue.eager:
-                assert isinstance(queue, Queue)
-                self._marked[queue] = None
-        if lasting:
-            result.commit = self.flusher.open
-
-    def _publish_unknown(
-        self, vhost: Vhost, run: PublishRun, index: int, result: Published, now_ms: int
-    ) -> None:
-        """Without a remembered route: the first time, or because the messages' headers decide."""
+    def _publish_by_headers(self, vhost: Vhost, run: PublishRun, index: int, result: Published) -> None:
+        """Push each message where its headers lead it."""
         envelope = run.envelope
         exchange = vhost.exchange(envelope.exchange)
         exchange.messages_in += len(run.contents)
-        by_headers = headers_decide(vhost, exchange.name, envelope)
         unroutable = []
-        for closed in run.contents if by_headers else ():
+        for closed in run.contents:
             headers = headers_of(closed)
             queues = queues_of(vhost, envelope, headers)
             if queues:
                 if "BCC" in headers:
                     closed = without_bcc(closed, envelope)
                 exchange.messages_out += len(queues)
-                self._push(queues, PublishRun(envelope, [closed], None), index, result, now_ms)
+                self._push_all(queues, PublishRun(envelope, [closed], None), index, result)
             else:
                 unroutable.append(index)
             index += 1
-        if not by_headers:
-            queues = vhost.route(exchange.name, envelope.routing_key).queues
-            if queues:
-                exchange.messages_out += len(run.contents) * len(queues)
-                self._push(queues, run, index, result, now_ms)
-            else:
-                unroutable += range(index, index + len(run.contents))
         result.unroutable = (*result.unroutable, *unroutable)
 
     # ---- passes ----
@@ -380,7 +366,7 @@ class Node:
             now_ms = self.clock.now_ms()
             for letters in letters_of(queue, reason, piece, now_ms):
                 going = routes_of_dead(vhost, letters)
-                self._push(going, letters.run, 0, Published(), now_ms)
+                self._push_all(going, letters.run, 0, Published())
         queue.forget(piece)
 
     # ---- waiting ----

@@ -1,11 +1,9 @@
-"""What becomes of messages that are published, at once or together with others of the same pass."""
+"""What becomes of messages that are published."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from broker.amqp.frames import PublishRun
-from broker.model.vhost import Route, Vhost
 from broker.node.flusher import Commit
 
 
@@ -20,16 +18,3 @@ class Published:
         self.unroutable: Sequence[int] = ()
         self.refused: Sequence[int] = ()
         """A queue had no room for these; in ascending order."""
-
-
-class Gathered:
-    """Single messages with one envelope, of different publishers, that are pushed as one run."""
-
-    __slots__ = ("commit", "route", "run", "vhost")
-
-    def __init__(self, vhost: Vhost, run: PublishRun, route: Route, commit: Commit | None) -> None:
-        self.vhost = vhost
-        self.run = run
-        self.route = route
-        self.commit = commit
-        """As of `Published`."""

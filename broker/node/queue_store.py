@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from itertools import groupby
 from typing import TYPE_CHECKING, TypeAlias
 
 from broker.amqp.frames import Envelope
-from broker.model.message import Slice
+from broker.model.message import Slice, envelopes_of
 from broker.node import records
 from broker.storage import batch as batches
 from broker.storage import journal, recovery
@@ -92,19 +93,28 @@ class QueueStore:
     # ---- what a queue asks for ----
 
     def append(self, piece: Slice, transient: bool) -> None:
-        envelope = piece.envelope
-        assert type(envelope) is Envelope
-        self._pushed.append(
-            (
-                envelope,
-                piece.contents,
-                piece.offsets,
-                piece.body_size,
-                piece.expires_at,
-                transient,
+        if piece.envelopes is None and piece.expiries is None:
+            envelope = piece.envelope
+            assert type(envelope) is Envelope
+            self._pushed.append(
+                (envelope, piece.contents, piece.offsets, piece.body_size, piece.expires_at, transient)
             )
-        )
+        else:
+            self._append_various(piece, transient)
         self._flusher.appended(self, piece.size + _MESSAGE_COST * len(piece.offsets))
+
+    def _append_various(self, piece: Slice, transient: bool) -> None:
+        """What goes into one batch has one envelope and expires at one moment."""
+        contents = piece.contents
+        expiries = piece.expiries or [piece.expires_at] * len(contents)
+        start = 0
+        first = piece.offsets.start
+        for (envelope, expires_at), group in groupby(zip(envelopes_of([piece]), expiries, strict=True)):
+            stop = start + sum(1 for _ in group)
+            some = contents[start:stop]
+            offsets = range(first + start, first + stop)
+            self._pushed.append((envelope, some, offsets, piece.body_size, expires_at, transient))
+            start = stop
 
     def settle(self, offsets: range) -> None:
         waiting_from = self._pushed[0][2].start if self._pushed else offsets.stop
@@ -347,7 +357,7 @@ class QueueStore:
             unsettled = settled.unsettled(first, offsets.stop) if settled else [range(first, offsets.stop)]
             for part in unsettled:
                 some = contents[part.start - offsets.start : part.stop - offsets.start]
-                found.append(Slice(envelope, some, part, body_size, expires_at, True))
+                found.append(_slice(envelope, some, part, body_size, expires_at))
                 size_max -= found[-1].size
             if size_max <= 0:
                 break
@@ -383,14 +393,7 @@ class QueueStore:
                     continue
                 start = offsets.start - batch.base_offset
                 contents = run.contents[start : start + len(offsets)]
-                piece = Slice(
-                    run.envelope,
-                    contents,
-                    offsets,
-                    run.body_size,
-                    batch.max_timestamp,
-                    True,
-                )
+                piece = _slice(run.envelope, contents, offsets, run.body_size, batch.max_timestamp)
                 piece.redelivered = redelivered
                 found.append(piece)
         return found
@@ -425,6 +428,16 @@ class QueueStore:
                 at = found[-1].next_offset
                 if at >= segment.next_offset:
                     break
+
+
+def _slice(
+    envelope: Envelope, contents: list[bytes], offsets: range, body_size: int | None, expires_at: int
+) -> Slice:
+    """What was in one batch."""
+    piece = Slice(envelope, contents, offsets, body_size, expires_at, True)
+    if envelope.facts.expires:
+        piece.expiries = [expires_at] * len(contents)
+    return piece
 
 
 def _goes_on(last: Pushed, pushed: Pushed) -> bool:

@@ -11,11 +11,10 @@ import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from broker.amqp.frames import Envelope
 from broker.kafka import records
 from broker.kafka.partitioner import partition_for
 from broker.kafka.records import Record
-from broker.model.message import Run
+from broker.model.message import Run, envelopes_of
 from broker.node.bridge import record_of
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ _OVERHEAD: Final = 512
 class TopicSink:
     """It fits the model's `Sink`."""
 
-    limited = False
+    limited = True
     lasting = True
     durable = True
     eager = False
@@ -42,14 +41,12 @@ class TopicSink:
 
     def push(self, run: Run, now_ms: int) -> Sequence[int]:
         """Append the messages; returns the indices of those that are too large."""
-        envelope = run.envelope
-        assert type(envelope) is Envelope
         refused: list[int] = []
         by_partition: dict[int, list[Record]] = {}
         count = len(self.topic.partitions)
         turn = next(self._turns) % count
         size_max = self.topic.settings.message_size_max
-        for index, closed in enumerate(run.contents):
+        for index, (envelope, closed) in enumerate(zip(envelopes_of([run]), run.contents, strict=True)):
             # What the body has beside it is there twice, and once more as text.
             if len(closed) + _OVERHEAD > size_max:
                 refused.append(index)

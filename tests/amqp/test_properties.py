@@ -220,17 +220,25 @@ def test_copies_are_seen(headers: dict[str, object] | None, has_copies: bool) ->
     ],
 )
 def test_the_expiration_is_a_number_or_what_is_wrong_with_it(text: str, expected: int | str) -> None:
-    facts = facts_of(properties.encode(Properties(expiration=text)))
+    raw = properties.encode(Properties(expiration=text))
+    facts = facts_of(raw)
     if isinstance(expected, int):
-        assert (facts.expiration_ms, facts.expiration_problem) == (expected, "")
+        assert (facts.expires, facts.expiration_problem) == (True, "")
+        assert properties.expiration_ms(raw, 0) == expected
     else:
-        assert (facts.expiration_ms, facts.expiration_problem) == (None, expected)
+        assert (facts.expires, facts.expiration_problem) == (False, expected)
+
+
+@given(any_properties, st.integers(0, properties.EXPIRATION_MS_MAX))
+def test_the_expiration_is_found_among_all_properties(given: Properties, expiration: int) -> None:
+    raw = properties.encode(replace(given, expiration=str(expiration)))
+    assert properties.expiration_ms(b"before" + raw, 6) == expiration
 
 
 @given(short_texts)
 def test_any_expiration_is_a_number_or_a_problem(text: str) -> None:
     facts = facts_of(properties.encode(Properties(expiration=text)))
-    assert (facts.expiration_ms is None) == bool(facts.expiration_problem)
+    assert facts.expires is not bool(facts.expiration_problem)
 
 
 def test_a_user_id_that_is_no_utf_8_is_a_frame_error() -> None:
@@ -243,8 +251,10 @@ def test_what_is_remembered_has_a_limit() -> None:
     for number in range(3 * properties._CACHED_COUNT_MAX):
         raw = properties.encode(Properties(user_id=f"u{number}"))
         assert facts_of(raw).user_id == f"u{number}"
-    assert len(properties._facts_by_octets) <= properties._CACHED_COUNT_MAX
-    assert len(properties._facts_by_key) <= properties._CACHED_COUNT_MAX
-    long = properties.encode(Properties(headers={"x": "y" * properties._CACHED_OCTETS_MAX}))
-    assert facts_of(long).has_headers
-    assert long not in properties._facts_by_octets
+    for number in range(3 * properties._CACHED_COUNT_MAX):
+        raw = properties.encode(
+            Properties(delivery_mode=number % 3, priority=number % 256, user_id=str(number))
+        )
+        assert facts_of(raw).priority == number % 256
+    assert len(properties._facts) <= properties._CACHED_COUNT_MAX
+    assert len(properties._plain_facts) <= properties._CACHED_COUNT_MAX

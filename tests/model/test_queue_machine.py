@@ -24,7 +24,7 @@ from broker.model.message import Slice
 from broker.model.queue import EXPIRED, MAXLEN, REJECTED, Memory, Queue
 from dict_store import DictStore
 from model_consumer import Channel, Consumer, Delivery
-from model_messages import Run, content, envelope, number_of, numbers_of, size_of
+from model_messages import Run, content, envelope, key_of, number_of, numbers_of, size_of
 
 # All times are multiples of this, which is as exactly as messages on the disk expire.
 _STEP_MS = 100
@@ -122,10 +122,8 @@ class NaiveQueue:
 
     def _rotate(self, served: Taker) -> None:
         """It is behind its equals now, and they stay in their order."""
-        equals = [taker for taker in self.takers if taker.real.priority == served.real.priority]
-        others = [taker for taker in self.takers if taker.real.priority != served.real.priority]
-        at = equals.index(served) + 1
-        self.takers = others + equals[at:] + equals[:at]
+        self.takers.remove(served)
+        self.takers.append(served)
 
     def _next_taker(self) -> Taker | None:
         able = [taker for taker in self.takers if self._room(taker) > 0]
@@ -338,7 +336,8 @@ class QueueMachine(RuleBasedStateMachine):
         sizes=st.lists(st.integers(0, 12), min_size=1, max_size=12),
         alike=st.booleans(),
         persistent=st.booleans(),
-        expiration_ms=st.none() | st.none() | _times,
+        expirations_ms=st.none() | st.none() | st.lists(_times, min_size=1, max_size=3),
+        various=st.booleans(),
         dispatches=st.booleans(),
     )
     def push(
@@ -346,24 +345,27 @@ class QueueMachine(RuleBasedStateMachine):
         sizes: list[int],
         alike: bool,
         persistent: bool,
-        expiration_ms: int | None,
+        expirations_ms: list[int] | None,
+        various: bool,
         dispatches: bool,
     ) -> None:
         # Of slices that let go of unequal contents, only the size of the whole is known exactly.
         alike |= self.limits.unacked_size_max < 1 << 24
         if alike:
             sizes = sizes[:1] * len(sizes)
-        contents = [content(self.numbers + at, size) for at, size in enumerate(sizes)]
+        own = expirations_ms or [0]
+        contents = [content(self.numbers + at, size, own[at % len(own)]) for at, size in enumerate(sizes)]
         self.numbers += len(sizes)
-        ends = [ms for ms in (expiration_ms, self.settings.message_ttl_ms) if ms is not None]
-        expires_at = self.now_ms + min(ends) if ends else None
-        refused = self.queue.push(
-            Run(envelope(persistent, expiration_ms), list(contents), sizes[0] if alike else None),
-            self.now_ms,
-        )
-        expected = self.twin.push(
-            [Message(number_of(c), size_of(c), persistent, expires_at) for c in contents]
-        )
+        own_ms = None if expirations_ms is None else 0
+        envelopes = [envelope(persistent, own_ms, key_of(number_of(c)) if various else "q") for c in contents]
+        run = Run(envelopes[0], list(contents), sizes[0] if alike else None, envelopes if various else None)
+        refused = self.queue.push(run, self.now_ms)
+        messages = []
+        for at, c in enumerate(contents):
+            ends = [self.settings.message_ttl_ms, None if expirations_ms is None else own[at % len(own)]]
+            expires_at = min([self.now_ms + ms for ms in ends if ms is not None], default=None)
+            messages.append(Message(number_of(c), size_of(c), persistent, expires_at))
+        expected = self.twin.push(messages)
         assert list(refused) == expected
         if dispatches:
             self._dispatch()
@@ -405,11 +407,20 @@ class QueueMachine(RuleBasedStateMachine):
     def congest(self, data: Any) -> None:
         taker = data.draw(st.sampled_from(self.twin.takers))
         taker.real.congested = not taker.real.congested
+        self.queue.consumers.wake(taker.real)
 
     @precondition(lambda self: self.channels)
     @rule(data=st.data(), limit=st.sampled_from([0, 1, 4]))
     def set_shared_window(self, data: Any, limit: int) -> None:
-        data.draw(st.sampled_from(self.channels)).prefetch.limit = limit
+        channel = data.draw(st.sampled_from(self.channels))
+        channel.prefetch.limit = limit
+        self._wake(channel)
+
+    def _wake(self, channel: Channel) -> None:
+        """What its consumers share has changed."""
+        for taker in self.twin.takers:
+            if taker.real.channel is channel:
+                self.queue.consumers.wake(taker.real)
 
     @rule()
     def dispatch(self) -> None:
@@ -490,6 +501,7 @@ class QueueMachine(RuleBasedStateMachine):
     def _carry_out(self, channel: Channel, entries: list[Unacked], tags: list[int], outcome: str) -> None:
         pieces = [entry.piece for entry in entries]
         channel.make_room(entries)
+        self._wake(channel)
         messages = self.twin.settle(channel, tags)
         if outcome == "ack":
             for piece in pieces:

@@ -9,7 +9,7 @@ Shape:  open -> close came: released, close-ok sent, gone
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from broker.amqp import frames, methods
 from broker.amqp.errors import ProtocolError
@@ -42,6 +42,8 @@ Handler: TypeAlias = Callable[["Channel", Any], None]
 H = TypeVar("H", bound=Callable[..., None])
 
 HANDLERS: dict[type, Handler] = {}
+
+_GRANTED_MAX: Final = 4096
 
 
 def handles(event: type) -> Callable[[H], H]:
@@ -106,8 +108,7 @@ class Channel:
         self.delivered = self.delivered_no_ack = 0
         self.got = self.got_no_ack = 0
         self.acknowledged = self.redelivered = 0
-        # What was last found to be right to publish, so that a publisher in a loop asks once.
-        self._granted: Envelope | None = None
+        self._granted: set[Envelope] = set()
         self._granted_by: Permission | None = None
         self._granted_version = -1
 
@@ -171,29 +172,19 @@ class Channel:
         ):
             self.check(Right.CONFIGURE, kind, name)
 
-    def may_publish(self, envelope: Envelope) -> bool:
-        """It is like what `grant_publish` heard of, and nobody has changed exchanges or permissions since.
+    def granted(self) -> set[Envelope]:
+        """Envelopes of messages that may be published without another look at them, for the caller to add to.
 
-        The routing key does not matter, as there are no rights on it.
+        They are forgotten when exchanges or permissions change.
         """
-        granted = self._granted
-        if granted is None or (
-            granted is not envelope
-            and (
-                granted.exchange != envelope.exchange
-                or granted.facts is not envelope.facts
-                or granted.immediate is not envelope.immediate
-            )
-        ):
-            return False
         connection = self.connection
-        vhost = connection.vhost
-        return self._granted_version == vhost.version and self._granted_by is connection.permission
-
-    def grant_publish(self, envelope: Envelope) -> None:
-        self._granted = envelope
-        self._granted_by = self.connection.permission
-        self._granted_version = self.connection.vhost.version
+        version, permission = connection.vhost.version, connection.permission
+        if self._granted_version != version or self._granted_by is not permission:
+            self._granted_version, self._granted_by = version, permission
+            self._granted.clear()
+        elif len(self._granted) > _GRANTED_MAX:
+            self._granted.clear()
+        return self._granted
 
     # ---- counting ----
 
@@ -210,6 +201,12 @@ class Channel:
             metrics.messages_redelivered += count
 
     # ---- consumers ----
+
+    def wake_consumers(self) -> None:
+        """They may have room again, whatever their queue."""
+        for consumer in self.consumers.values():
+            consumer.queue.consumers.wake(consumer)
+            self.connection.node.mark(consumer.queue)
 
     def forget_consumer(self, consumer: AmqpConsumer) -> None:
         self.consumers.pop(consumer.tag, None)
@@ -250,16 +247,13 @@ class Channel:
         by_queue: dict[Source, list[Any]] = {}
         for entry in self.ledger.settle_all():
             by_queue.setdefault(entry.queue, []).append(entry.piece)
-            if entry.prefetch is not None:
-                entry.prefetch.used -= len(entry.piece)
-                self.prefetch.used -= len(entry.piece)
+            entry.make_room(self.prefetch)
         for queue, pieces in by_queue.items():
             if not queue.deleted:
                 queue.requeue(pieces, node.clock.now_ms())
                 node.mark(queue)
         if self.prefetch.limit:
-            for consumer in self.consumers.values():  # they have room again, whatever their queue
-                node.mark(consumer.queue)
+            self.wake_consumers()
 
     def snapshot(self) -> ChannelSnapshot:
         transaction = self.transaction

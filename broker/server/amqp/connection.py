@@ -211,8 +211,7 @@ class AmqpConnection:
             delayed, self._delayed = self._delayed, []
             self._carry_out(delayed)
             for channel in self.channels.values():
-                for consumer in channel.consumers.values():
-                    self.node.mark(consumer.queue)
+                channel.wake_consumers()
         self._update_watch()
 
     def failed(self, error: Exception) -> None:

@@ -28,8 +28,7 @@ def basic_qos(channel: Channel, method: methods.BasicQos) -> None:
         raise NotImplementedHere(f"prefetch_size!=0 ({method.prefetch_size})")
     if method.global_:
         channel.prefetch.limit = method.prefetch_count
-        for consumer in channel.consumers.values():
-            channel.connection.node.mark(consumer.queue)
+        channel.wake_consumers()
     else:
         channel.consumer_prefetch = method.prefetch_count
     channel.send(methods.BasicQosOk())

@@ -10,7 +10,7 @@ Limits: a consumer whose connection's outbox is over its mark has no room; the o
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from broker.amqp import content, methods, wire
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _FRAME_START = struct.Struct(">BHI")
 _DELIVER_ID = struct.pack(">HH", *methods.BasicDeliver.id)
 _pack_tag = struct.Struct(">Q").pack
-_FRAMES_MAX: Final = 1024
+_FRAMES_MAX: Final = 2048
 _UNLIMITED: Final = 1 << 30
 # Larger contents are handed to the socket as they are and not joined with others.
 _LARGE: Final = 64 * 1024
@@ -70,7 +70,7 @@ class AmqpConsumer:
         self.prefetch = Prefetch(prefetch)
         self.arguments = arguments
         self._connection = channel.connection
-        self._frames: dict[tuple[str, str, bool], tuple[bytes, bytes]] = {}
+        self._frames: dict[tuple[Envelope, bool], tuple[bytes, bytes]] = {}
 
     @property
     def window(self) -> Prefetch | None:
@@ -94,40 +94,64 @@ class AmqpConsumer:
         tag = channel.next_tag
         channel.next_tag = tag + count
         if self.acks:  # before anything can go wrong, so that it comes back then
-            channel.ledger.add(Unacked(tag, piece, queue, self.prefetch))
+            channel.ledger.add(Unacked(tag, piece, queue, self))
             self.prefetch.used += count
             channel.prefetch.used += count
         try:
             envelope = piece.envelope
             assert type(envelope) is Envelope
-            if envelope.frame_max > self._connection.frame_max:
-                contents = content.fitted(contents, channel.number, self._connection.frame_max)
-            elif envelope.channel != channel.number:
-                contents = content.on_channel(contents, channel.number)
-            before, after = self._around(envelope.exchange, envelope.routing_key, piece.redelivered)
-            if count > 1:
-                parts = [before, b"", after, b""] * count
-                parts[1::4] = [_pack_tag(number) for number in range(tag, tag + count)]
-                parts[3::4] = contents
-                self._connection.send(b"".join(parts))
-            elif len(contents[0]) < _LARGE:
-                self._connection.send(b"%b%b%b%b" % (before, _pack_tag(tag), after, contents[0]))
+            if piece.envelopes is not None:
+                self._deliver_various(piece.envelopes, contents, tag, piece.redelivered)
             else:
-                self._connection.send(b"%b%b%b" % (before, _pack_tag(tag), after))
-                self._connection.send(contents[0])
+                contents = self._fitted(envelope, contents)
+                before, after = self._around(envelope, piece.redelivered)
+                if count > 1:
+                    parts = [before, b"", after, b""] * count
+                    parts[1::4] = map(_pack_tag, range(tag, tag + count))
+                    parts[3::4] = contents
+                    self._connection.send(b"".join(parts))
+                elif len(contents[0]) < _LARGE:
+                    self._connection.send(b"%b%b%b%b" % (before, _pack_tag(tag), after, contents[0]))
+                else:
+                    self._connection.send(b"%b%b%b" % (before, _pack_tag(tag), after))
+                    self._connection.send(contents[0])
         except Exception as error:
             self._connection.fail_soon(error)
         channel.count_delivered(count, self.acks, piece.redelivered)
 
-    def _around(self, exchange: str, routing_key: str, redelivered: bool) -> tuple[bytes, bytes]:
-        known = self._frames.get((exchange, routing_key, redelivered))
+    def _deliver_various(
+        self, envelopes: Sequence[Any], contents: list[bytes], tag: int, redelivered: bool
+    ) -> None:
+        """Messages with an envelope each."""
+        around = self._frames
+        number = self.channel.number
+        frame_max = self._connection.frame_max
+        parts: list[bytes] = []
+        for envelope, closed in zip(envelopes, contents, strict=True):
+            before, after = around.get((envelope, redelivered)) or self._around(envelope, redelivered)
+            if envelope.channel != number or envelope.frame_max > frame_max:
+                (closed,) = self._fitted(envelope, [closed])
+            parts += (before, _pack_tag(tag), after, closed)
+            tag += 1
+        self._connection.send(b"".join(parts))
+
+    def _fitted(self, envelope: Envelope, contents: list[bytes]) -> list[bytes]:
+        """The contents as this channel may send them."""
+        number = self.channel.number
+        if envelope.frame_max > self._connection.frame_max:
+            return content.fitted(contents, number, self._connection.frame_max)
+        return contents if envelope.channel == number else content.on_channel(contents, number)
+
+    def _around(self, envelope: Envelope, redelivered: bool) -> tuple[bytes, bytes]:
+        """The basic.deliver frame before and after its tag."""
+        known = self._frames.get((envelope, redelivered))
         if known is not None:
             return known
         before = _DELIVER_ID + wire.shortstr(self.tag)
         after = b"%c%b%b" % (
             redelivered,
-            wire.shortstr(exchange),
-            wire.shortstr(routing_key),
+            wire.shortstr(envelope.exchange),
+            wire.shortstr(envelope.routing_key),
         )
         size = len(before) + 8 + len(after)
         known = (
@@ -136,7 +160,7 @@ class AmqpConsumer:
         )
         if len(self._frames) >= _FRAMES_MAX:
             self._frames.clear()
-        self._frames[exchange, routing_key, redelivered] = known
+        self._frames[envelope, redelivered] = known
         return known
 
     def queue_deleted(self, queue: Source) -> None:

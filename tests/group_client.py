@@ -46,6 +46,8 @@ class Client:
         self.protocols = [("range", b"topics")]
         self.busy = False
         """It does not join again while it is working, but its heartbeats go on."""
+        self.removed = False
+        """A tool has just removed its instance."""
         self.start()
 
     def start(self) -> None:
@@ -82,7 +84,7 @@ class Client:
             return
         reply = self.host.answers[self.token]
         if self.token in self.host.waiting_since:
-            assert reply.error not in _BEGINS_ANEW, "who waits is known"
+            assert self.removed or reply.error not in _BEGINS_ANEW, "a member that waits is known"
         self.token = None
         assert isinstance(reply, JoinReply if self.phase == JOINING else SyncReply)
         if reply.error is not None:
@@ -109,9 +111,11 @@ class Client:
             self.member_id, self.generation = "", -1
 
     def leave(self) -> None:
+        """A client without a member id asks for nothing: with an instance id alone, the request would be
+        a tool's, and remove the instance's present member."""
         self.disconnect()
-        self.host.group.leave([Leaving(self.member_id, self.instance, "done")], self.host.now)
-        self.host.drain()
+        if self.member_id:
+            self.host.leave(Leaving(self.member_id, self.instance, "done"))
         self.phase = DEAD
 
     def die(self) -> None:

@@ -6,7 +6,17 @@ from collections.abc import Callable, Sequence
 from itertools import count
 
 from broker.model.group import Group, nothing_known
-from broker.model.group_calls import Assigned, Event, Join, JoinReply, MemberGone, Rebalanced, Sync, SyncReply
+from broker.model.group_calls import (
+    Assigned,
+    Event,
+    Join,
+    JoinReply,
+    Leaving,
+    MemberGone,
+    Rebalanced,
+    Sync,
+    SyncReply,
+)
 from broker.model.group_errors import GroupError, GroupRefused
 from broker.model.group_limits import GroupLimits
 
@@ -117,6 +127,11 @@ class Host:
         finally:
             self.drain()
         return None
+
+    def leave(self, leaving: Leaving) -> GroupError | None:
+        (left,) = self.group.leave([leaving], self.now)
+        self.drain()
+        return left.error
 
     def forget(self, token: int) -> None:
         self.parked.discard(token)

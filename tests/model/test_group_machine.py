@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from broker.model.group_calls import Assigned, GroupDescription, Rebalanced
+from broker.model.group_calls import Assigned, GroupDescription, Leaving, Rebalanced
 from broker.model.group_errors import GroupError
 from broker.model.group_limits import GROUP_COST, MEMBER_COST, PENDING_COST, GroupLimits
 from broker.model.group_state import GroupState
@@ -106,6 +106,16 @@ class Consumers(RuleBasedStateMachine):
     def lose(self, data: st.DataObject, what: Callable[[Client], None]) -> None:
         what(self._choose(data))
         self._listen()
+
+    @rule(instance=st.sampled_from(["one", "two", "three"]))
+    def remove_by_hand(self, instance: str) -> None:
+        """As Kafka's tools do: they name the instance and no member id."""
+        for client in self.clients:
+            client.removed = client.instance == instance
+        self.host.leave(Leaving("", instance, "by hand"))
+        self._listen()
+        for client in self.clients:
+            client.removed = False
 
     @precondition(lambda self: self._some())
     @rule(data=st.data(), what=st.sampled_from([Client.disconnect, Client.lose_patience]))
@@ -305,6 +315,21 @@ class Consumers(RuleBasedStateMachine):
             and all(self._takes_part(client) for client in alive)
             and len(self.host.group) == len(alive)
         )
+
+
+def test_static_client_that_closes_before_it_has_a_member_id_removes_no_member() -> None:
+    machine = Consumers()
+    dynamic = Kind(None, old=False, session_ms=6_000, rebalance_ms=10_000)
+    static = dynamic._replace(instance="one")
+    machine.begin(delay_ms=3_000, first=[dynamic, static, static])
+    _, waiting, closing = machine.clients
+    machine.steps(None, [0, 0, 1])
+    assert (waiting.phase, closing.member_id) == (JOINING, "")
+    closing.leave()
+    machine._listen()
+    assert waiting.phase == JOINING
+    machine.calm_down()
+    assert waiting.phase == RUNNING
 
 
 TestConsumers = Consumers.TestCase

@@ -264,6 +264,30 @@ def test_a_tool_may_send_an_instance_away() -> None:
     assert len(host.group) == 1
 
 
+def test_replaced_member_that_leaves_does_not_remove_its_successor() -> None:
+    host = Host()
+    leader, second, old = settled(host, "one", "two", "three")
+    host.join(leader, instance="one", protocols=[("range", b"other")])
+    successor = host.join(instance="three")
+    assert successor in host.parked
+    assert host.leave(Leaving(old, "three")) is GroupError.FENCED_INSTANCE_ID
+    assert host.leave(Leaving(old)) is GroupError.UNKNOWN_MEMBER_ID
+    assert successor in host.parked
+    host.join(second, instance="two")
+    assert host.joined(successor).member_id not in ("", old)
+
+
+def test_instance_that_a_tool_removes_while_its_join_waits_is_told_to_join_as_new() -> None:
+    host = Host()
+    leader, _ = settled(host, "one", "two")
+    joining = host.join(leader, instance="one", protocols=[("range", b"other")])
+    assert joining in host.parked
+    assert host.leave(Leaving("", "one", "by hand")) is None
+    assert host.error(joining) is GroupError.UNKNOWN_MEMBER_ID
+    assert host.join(instance="one") in host.parked
+    assert len(host.group) == 2
+
+
 def test_a_full_group_takes_an_instance_back() -> None:
     host = Host(GroupLimits(size_max=2))
     settled(host, "one", "two")

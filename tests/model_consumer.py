@@ -24,6 +24,8 @@ class Channel:
         self.ledger = Ledger()
         self.prefetch = Prefetch(limit)
         self.next_tag = 1
+        self.got: list[Delivery] = []
+        """What all its consumers got, in the order in which the client reads it."""
 
     def note(self, piece: Slice, queue: Queue, consumer: Consumer | None) -> None:
         self.ledger.add(Unacked(self.next_tag, piece, queue, consumer))
@@ -74,7 +76,9 @@ class Consumer:
         assert len(piece.contents) == len(piece.offsets) > 0
         for envelope, content in zip(envelopes_of([piece]), piece.contents, strict=True):
             assert envelope.routing_key in ("q", key_of(number_of(content)))
-        self.got += [Delivery(number_of(content), piece.redelivered) for content in piece.contents]
+        deliveries = [Delivery(number_of(content), piece.redelivered) for content in piece.contents]
+        self.got += deliveries
+        self.channel.got += deliveries
         self.pieces.append(piece)
         if self.acks:
             self.channel.note(piece, queue, self)

@@ -319,13 +319,18 @@ class QueueMachine(RuleBasedStateMachine):
         self._fill_graves()
         twin = self.twin
         got = {taker.real: [] for taker in twin.takers}
+        by_channel = {channel: [] for channel in self.channels}
         for consumer, delivery in twin.deliveries:
             got[consumer].append(delivery)
+            by_channel[consumer.channel].append(delivery)
         assert {taker.real: taker.real.got for taker in twin.takers} == got
+        assert {channel: channel.got for channel in self.channels} == by_channel
         # Of several messages that die at once, those that wait in memory go before those on the disk.
         assert sorted(self.buried) == sorted(twin.buried)
         for taker in twin.takers:
             taker.real.got.clear()
+        for channel in self.channels:
+            channel.got.clear()
         twin.deliveries.clear()
         self.buried.clear()
         twin.buried.clear()

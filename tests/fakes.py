@@ -10,8 +10,7 @@ Fault model
 - Names. Creating, renaming and removing are in memory only until the directory is synced. A crash keeps
   any of these steps and loses any others, or keeps the first so many of them, as file systems with a
   journal do. A rename happens whole or not at all. Making a directory is safe at once (`Files` says so).
-- Open files. Whoever has a file open reads and writes that file, even if it was removed or another one
-  was given its name.
+- Open files. A name that is taken from a file is forgotten in all handles, so that no write goes to what has it no more.
 - Room. With `room` octets taken, a write that needs more puts what fits into the file and raises DiskFull.
 - Failure. `fail` decides for each step whether it raises. What a failed sync should have made safe is
   never made safe by a later one, as on Linux.
@@ -30,6 +29,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Self
+from weakref import WeakSet
 
 from broker.node.definitions import Change
 from broker.storage.errors import DataFolderInUse, DiskFull, StorageError, SyncFailed
@@ -176,6 +176,7 @@ class FakeFiles:
         self._name_steps: list[_Step] = []
         self._directories: set[str] = set()
         self._locked: set[str] = set()
+        self._handles: WeakSet[FakeHandles] = WeakSet()
         # Threads write at the same time.
         self._lock = threading.RLock()
 
@@ -242,7 +243,10 @@ class FakeFiles:
     # ---- Files ----
 
     def handles(self, limit: int) -> FakeHandles:
-        return FakeHandles(self, limit)
+        with self._lock:
+            made = FakeHandles(self, limit)
+            self._handles.add(made)
+            return made
 
     def names(self, directory: str) -> list[str]:
         with self._lock:
@@ -353,6 +357,9 @@ class FakeFiles:
 
     def _change_names(self, step: _Step) -> None:
         step.apply(self._files)
+        for handles in self._handles:
+            handles.forget(step.name)
+            handles.forget(step.old)
         self._name_steps.append(step)
 
     def _fitting(self, path: str, end: int, octets: bytes) -> bytes:

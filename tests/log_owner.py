@@ -84,8 +84,9 @@ class LogOwner:
     def open(self) -> Report:
         self.generation += 1
         self.handles = self.files.handles(8)
+        self.reader = self.files.handles(8)
         self.log, report = recovery.open_log(
-            self.files, self.files.handles(8), 1, DIRECTORY, segment_size_max=self.segment_size_max
+            self.files, self.reader, 1, DIRECTORY, segment_size_max=self.segment_size_max
         )
         self.next_offset = self.log.next_offset
         self._batches, self._settlements, self._removals = [], [], []
@@ -116,7 +117,7 @@ class LogOwner:
         settlements, self._settlements = self._settlements, []
         for write in itertools.chain(*self.log.write(batches_, settlements)):
             write.carry_out(self.files, self.handles)
-        remove_files(self.files, self.handles, self._removals)
+        remove_files(self.files, self._removals)
         self._removals = []
         self.log.written()
         for batch in batches_:

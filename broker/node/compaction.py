@@ -295,16 +295,16 @@ class _Pass:
     def _in_thread_rewrite(
         self, group: list[Segment], files: Files, handles: Handles, give_way: GiveWay
     ) -> None:
-        remove_files(files, handles, self._removals)
+        remove_files(files, self._removals)
         first, last = group[0], group[-1]
-        _remove_written(files, handles, first)
+        _remove_written(files, first)
         live = [range(first.base_offset, last.next_offset)]
         self._result = Rewritten()
         try:
             self._result = rewrite(handles, group, live, partial(self._kept, give_way))
         finally:
             if not self._result.changed:
-                _remove_written(files, handles, first)
+                _remove_written(files, first)
         if self._result.changed:
             files.remove(first.path(INDEX_SUFFIX))
         if self._result.changed or self._renamed:
@@ -316,7 +316,7 @@ class _Pass:
             try:
                 note.carry_out(files, handles)
             except DiskFull:
-                _remove_written(files, handles, first)
+                _remove_written(files, first)
                 raise
 
     def _kept(self, give_way: GiveWay, batch: Batch, live: list[range]) -> list[Batch]:
@@ -359,7 +359,7 @@ class _Pass:
     def _in_thread_take_back(first: Segment, files: Files, handles: Handles, give_way: GiveWay) -> None:
         """At once: as long as it says that it is part of another one, nothing else may be done to a segment."""
         try:
-            _remove_written(files, handles, first)
+            _remove_written(files, first)
         except DiskFull as full:
             raise SyncFailed(str(full)) from full
 
@@ -371,7 +371,7 @@ class _Pass:
     # ---- 3. the end ----
 
     def _in_thread_write_down(self, files: Files, handles: Handles, give_way: GiveWay) -> None:
-        remove_files(files, handles, self._removals)
+        remove_files(files, self._removals)
         files.sync_directory(self._directory)
         for write in (*self._indexes, COMPACTED.write_of(self._directory, self._map.end)):
             write.carry_out(files, handles)
@@ -399,11 +399,9 @@ class _Pass:
         self._compactor.given_up(self.partition, problem, self._removals)
 
 
-def _remove_written(files: Files, handles: Handles, first: Segment) -> None:
+def _remove_written(files: Files, first: Segment) -> None:
     """What was to take a segment's place: first, and for good, the word that it is whole and what it replaces."""
     note, written = first.path(JOINED_SUFFIX), first.path(REWRITE_SUFFIX)
-    handles.forget(note)
-    handles.forget(written)
     if files.size(note) >= 0:
         files.remove(note)
         files.sync_directory(first.directory)

@@ -355,7 +355,6 @@ class Flusher:
     def forget(self, store: Store) -> None:
         """Its queue is deleted: nothing of it is written any more, and its directory goes."""
         store.closed = True
-        store.log.close()
         self._appended.pop(store, None)
         self._settled.pop(store, None)
         self.settled_lately.pop(store, None)

@@ -157,7 +157,7 @@ class Worker:
         else:
             self.disk_full = False
         if job.commit is None:
-            self._handles.close()  # a removed segment that is held open keeps its room
+            self._handles.close()  # connections need descriptors, too
         self._finished(job)
         return True
 
@@ -172,7 +172,7 @@ class Worker:
             self._rewrite(job.rewrite)
         if job.step is not None:
             self._take_step(job, job.step)
-        remove_files(self._files, self._handles, job.removals)
+        remove_files(self._files, job.removals)
         if job.names:
             self._files.sync_directory(job.names)
 
@@ -182,7 +182,7 @@ class Worker:
         except CorruptLog as error:
             asked.damage = error
         except DiskFull:  # it can wait, and the room that it has taken helps others
-            remove_files(self._files, self._handles, [asked.segment.path(REWRITE_SUFFIX)])
+            remove_files(self._files, [asked.segment.path(REWRITE_SUFFIX)])
 
     def _take_step(self, job: Job, step: Step) -> None:
         try:

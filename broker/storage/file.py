@@ -2,7 +2,8 @@
 
 Flow:   logs, journal and recovery name files by path; a `Handles` keeps some of them open for one thread.
 Limits: a Handles holds at most `limit` open files and closes the one that was used longest ago; it does
-        with fewer when the process has no descriptor left, as connections need them too.
+        with fewer when the process has no descriptor left, as connections need them too. A file that is removed
+        or replaced is closed in every Handles, as one that is held open keeps its room on the disk.
 Why:    Two protocols and not calls of `os`, so that tests can put a file system in their place that
         forgets what was not synced, tears, fills up and fails (`tests/fakes.py`).
 """
@@ -13,11 +14,13 @@ import errno
 import fcntl
 import os
 import shutil
-from collections import OrderedDict
+import threading
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Protocol
+from weakref import WeakSet
 
 from broker.storage.errors import DataFolderInUse, DiskFull, SyncFailed
 
@@ -88,7 +91,10 @@ class Handles(Protocol):
         """A part of a file that is there; None if the process has no descriptor left for it."""
 
     def forget(self, path: str) -> None:
-        """Close this file, or with a slash at the end every file below this directory, if it is open here."""
+        """Close this file, or with a slash at the end every file below this directory, if it is open here.
+
+        Any thread may ask for it: what is in use is closed when that use ends.
+        """
 
     def close(self) -> None:
         """Close all of them."""
@@ -98,6 +104,7 @@ class Files(Protocol):
     """A file system.
 
     What changes something raises DiskFull, or SyncFailed for any other refusal; what looks for something OSError.
+    A name that `rename`, `remove` or `remove_directory` takes from a file is forgotten in all `handles`.
     """
 
     @property
@@ -139,11 +146,42 @@ class Files(Protocol):
 
 
 class OpenFiles:
-    """`Handles` over real files."""
+    """`Handles` over real files.
+
+    Its thread holds `_lock` while it uses a descriptor, which may be as long as a sync takes. Another thread that has
+    removed a file leaves the name in `_gone`, and closes the file itself if the lock is free: nothing waits.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._open: OrderedDict[str, int] = OrderedDict()
+        self._gone: deque[str] = deque()
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        """Use descriptors, in the thread whose files these are."""
+        self._lock.acquire()
+        self._close_gone()  # another file may have the name by now
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        while self._gone and self._lock.acquire(blocking=False):
+            try:
+                self._close_gone()
+            finally:
+                self._lock.release()
+
+    def _close_gone(self) -> None:
+        while self._gone:
+            path = self._gone.popleft()
+            inside = [known for known in self._open if known.startswith(path)] if path.endswith("/") else []
+            for known in inside or [path]:
+                descriptor = self._open.pop(known, None)
+                if descriptor is not None:
+                    os.close(descriptor)
 
     def _descriptor(self, path: str, flags: int = os.O_RDWR) -> int:
         descriptor = self._open.get(path)
@@ -168,10 +206,11 @@ class OpenFiles:
 
     def write(self, path: str, position: int, buffers: Sequence[bytes], *, sync: bool = False) -> None:
         try:
-            descriptor = self._descriptor(path, os.O_RDWR | os.O_CREAT)
-            if sync and _write_synced(descriptor, position, buffers):
-                return
-            _write_all(descriptor, position, buffers)
+            with self:
+                descriptor = self._descriptor(path, os.O_RDWR | os.O_CREAT)
+                if sync and _write_synced(descriptor, position, buffers):
+                    return
+                _write_all(descriptor, position, buffers)
         except OSError as error:
             raise _refusal(error, path) from error
         if sync:
@@ -179,35 +218,36 @@ class OpenFiles:
 
     def sync(self, path: str) -> None:
         try:
-            os.fdatasync(self._descriptor(path))
+            with self:
+                os.fdatasync(self._descriptor(path))
         except OSError as error:
             raise SyncFailed(f"{path}: {error.strerror}") from error
 
     def read(self, path: str, position: int, size: int) -> bytes:
         try:
-            return os.pread(self._descriptor(path), size, position)
+            with self:
+                return os.pread(self._descriptor(path), size, position)
         except OSError as error:
             error.filename = path
             raise
 
     def share(self, path: str, position: int, size: int) -> FileRange | None:
         try:
-            return FileRange(os.dup(self._descriptor(path)), position, size)
+            with self:
+                return FileRange(os.dup(self._descriptor(path)), position, size)
         except OSError as error:
             if error.errno in _NO_DESCRIPTOR:
                 return None
             raise
 
     def forget(self, path: str) -> None:
-        below = [known for known in self._open if known.startswith(path)] if path.endswith("/") else [path]
-        for known in below:
-            descriptor = self._open.pop(known, None)
-            if descriptor is not None:
-                os.close(descriptor)
+        self._gone.append(path)
+        self._let_go()
 
     def close(self) -> None:
-        while self._open:
-            os.close(self._open.popitem()[1])
+        with self:
+            while self._open:
+                os.close(self._open.popitem()[1])
 
 
 def _refusal(error: OSError, path: str) -> DiskFull | SyncFailed:
@@ -259,8 +299,22 @@ class Disk:
 
     sector_size = 512
 
+    def __init__(self) -> None:
+        self._handles: WeakSet[OpenFiles] = WeakSet()
+        self._handles_lock = threading.Lock()
+
     def handles(self, limit: int) -> OpenFiles:
-        return OpenFiles(limit)
+        made = OpenFiles(limit)
+        with self._handles_lock:
+            self._handles.add(made)
+        return made
+
+    def _forget(self, path: str) -> None:
+        """The name is no longer that of the file that it was."""
+        with self._handles_lock:
+            everywhere = list(self._handles)
+        for handles in everywhere:
+            handles.forget(path)
 
     def names(self, directory: str) -> list[str]:
         try:
@@ -295,13 +349,17 @@ class Disk:
     def rename(self, old: str, new: str) -> None:
         with _refusals(new):
             os.rename(old, new)
+        self._forget(old)
+        self._forget(new)
 
     def remove(self, path: str) -> None:
         with _refusals(path), suppress(FileNotFoundError):
             os.unlink(path)
+        self._forget(path)
 
     def remove_directory(self, path: str) -> None:
         shutil.rmtree(path, ignore_errors=True)
+        self._forget(f"{path.rstrip('/')}/")
 
     def sync_directory(self, path: str) -> None:
         try:

@@ -324,7 +324,7 @@ class Log:
             return []
         gone = {id(segment) for segment in dropped}
         self._segments = [segment for segment in self._segments if id(segment) not in gone]
-        return [path for segment in dropped for path in self._files_of(segment)]
+        return [path for segment in dropped for path in _files_of(segment)]
 
     def sparse(self) -> Segment | None:
         """A sealed segment of some size of which most is settled: worth writing anew."""
@@ -343,7 +343,6 @@ class Log:
         """
         files.remove(segment.path(INDEX_SUFFIX))
         files.rename(segment.path(REWRITE_SUFFIX), segment.path(LOG_SUFFIX))
-        self._reader.forget(segment.path(LOG_SUFFIX))
         segment.rewriting = False
         segment.size = segment.readable_size = result.size
         segment.records = result.records
@@ -360,7 +359,7 @@ class Log:
         first.sealed_ms = others[-1].sealed_ms
         self._segments = [segment for segment in self._segments if segment not in others]
         return [
-            *(path for segment in others for path in self._files_of(segment)),
+            *(path for segment in others for path in _files_of(segment)),
             first.path(JOINED_SUFFIX),
         ]
 
@@ -368,18 +367,7 @@ class Log:
         """Forget a sealed segment with nothing in it; returns the files to remove."""
         self._segments.remove(segment)
         self.reread()
-        return [*self._files_of(segment), segment.path(REWRITE_SUFFIX)]
-
-    def close(self) -> None:
-        """Nothing is read any more."""
-        for segment in self._segments:
-            self._files_of(segment)
-
-    def _files_of(self, segment: Segment) -> list[str]:
-        paths = [segment.path(suffix) for suffix in (LOG_SUFFIX, *COMPANION_SUFFIXES)]
-        for path in paths:
-            self._reader.forget(path)
-        return paths
+        return [*_files_of(segment), segment.path(REWRITE_SUFFIX)]
 
     # ---- reading ----
 
@@ -475,6 +463,10 @@ class Log:
         """The offsets of a batch that are not settled."""
         segment = self._segments[self._segment_at(batch.base_offset)]
         return segment.settled.unsettled(batch.base_offset, batch.next_offset)
+
+
+def _files_of(segment: Segment) -> list[str]:
+    return [segment.path(suffix) for suffix in (LOG_SUFFIX, *COMPANION_SUFFIXES)]
 
 
 _base_offset: Callable[[Segment], int] = lambda segment: segment.base_offset  # noqa: E731

@@ -116,7 +116,7 @@ def open_log(
     next_offset = segments[-1].next_offset if segments else 0
     log = Log(id, directory, reader, segments, next_offset, segment_size_max, settles=settles)
     log.begun = begun
-    _remove_orphans(files, reader, log, names, (INDEX_SUFFIX, PRODUCERS_SUFFIX))
+    _remove_orphans(files, log, names, (INDEX_SUFFIX, PRODUCERS_SUFFIX))
     _lay_over(files, log, journaled)
     if journaled:
         _sync_end(files, log)
@@ -125,7 +125,7 @@ def open_log(
     if settled:
         _carry_out(files, log, [], settled)
         _settle(log, settled)
-    _remove_orphans(files, reader, log, names, (SETTLED_SUFFIX,))  # what they say is safe elsewhere only now
+    _remove_orphans(files, log, names, (SETTLED_SUFFIX,))  # what they say is safe elsewhere only now
     if log.next_offset < safe:
         report.damaged.append(f"{directory}: it ends at offset {log.next_offset}, where {safe} was next")
         log.next_offset = safe  # somebody has seen what is missing
@@ -341,7 +341,6 @@ def _save(files: Files, reader: Handles, path: str, octets: range, report: Repor
         _write_all(writer, saved, _pieces(reader, path, octets))
     except DiskFull:
         report.cut.append(f"{saved}: there is no room to keep what was cut")
-        writer.forget(saved)
         files.remove(saved)
     writer.close()
 
@@ -449,9 +448,7 @@ def _carry_out(files: Files, log: Log, appended: list[Batch], settled: list[Sett
     log.written()
 
 
-def _remove_orphans(
-    files: Files, reader: Handles, log: Log, names: list[str], suffixes: Sequence[str]
-) -> None:
+def _remove_orphans(files: Files, log: Log, names: list[str], suffixes: Sequence[str]) -> None:
     """A crash between removing a segment and its companions leaves these."""
     known = {None, *(segment.base_offset for segment in log.segments)}
     orphans = [
@@ -459,4 +456,4 @@ def _remove_orphans(
         for name in names
         if any(base_of(name, suffix) not in known for suffix in suffixes)
     ]
-    remove_files(files, reader, orphans)
+    remove_files(files, orphans)

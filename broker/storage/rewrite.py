@@ -148,7 +148,7 @@ def _finish_joining(files: Files, reader: Handles, directory: str, first: int, n
             for name in names
             if any(base_of(name, suffix) in inside for suffix in suffixes)
         ]
-    remove_files(files, reader, removed)
+    remove_files(files, removed)
 
 
 class _Output:

@@ -33,10 +33,6 @@ class SegmentReader:
         # Where the last read of batches ended: readers mostly go on from there.
         self._cursor: tuple[Segment | None, int, int] = (None, 0, 0)
 
-    def forget(self, path: str) -> None:
-        """Another file has this name, or none."""
-        self._handles.forget(path)
-
     def reread(self) -> None:
         """Segments were changed on disk: forget where in them the last read ended."""
         self._cursor = (None, 0, 0)

@@ -48,7 +48,7 @@ class Write:
             handles.forget(self.path)
 
 
-def remove_files(files: Files, handles: Handles, paths: list[str]) -> None:
+def remove_files(files: Files, paths: list[str]) -> None:
     """Remove files and, with a slash at the end, directories.
 
     Without its settlements a segment's messages would be back, and without a word on what was joined so would be
@@ -56,7 +56,6 @@ def remove_files(files: Files, handles: Handles, paths: list[str]) -> None:
     """
     later: list[str] = []
     for path in paths:
-        handles.forget(path)
         if path.endswith(("/", SETTLED_SUFFIX, JOINED_SUFFIX)):
             later.append(path)
         else:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ from process import BrokerProcess
 SIZE = 160 * 2**20
 RESERVE_SIZE = 64 * 2**20
 BODY_SIZE = 64 * 1024
+# For all queues together: less than what goes to the files of each at once.
+JOURNALED_SIZE = 48 * 1024
 WINDOW = 20
 # Without a confirm for so long, the disk is full.
 PATIENCE_S = 0.5
@@ -187,6 +190,36 @@ async def test_a_broker_that_is_killed_on_a_full_disk_starts_there_and_has_what_
             await again.until_all_is_confirmed()
         for queue in queues:
             await drain(broker, queue, again.confirmed, again.sent)
+
+
+def removed_files_open(broker: BrokerProcess) -> int:
+    """How many files of its data folder the process holds open that have no name any more."""
+    folder = Path(f"/proc/{broker.pid}/fd")
+    found = 0
+    for name in os.listdir(folder):
+        with suppress(FileNotFoundError):
+            target = os.readlink(folder / name)
+            found += target.startswith(str(broker.data)) and target.endswith("(deleted)")
+    return found
+
+
+async def test_a_removed_journal_gives_its_room_back(folder: Path) -> None:
+    """Queues that hold one message each, and more through the journal than the disk has room for."""
+    sent = SIZE * 5 // 4 // JOURNALED_SIZE
+    with BrokerProcess(folder, config=CONFIG.format(disk_free=0)) as broker:
+        async with connected(broker) as channel:
+            await channel.confirm_mode()
+            for queue in QUEUES:
+                await channel.declare(queue, durable=True, arguments={"x-max-length": 1})
+                await channel.bind(queue, "amq.fanout")
+            for number in range(1, sent + 1):
+                await channel.publish(
+                    bytes(JOURNALED_SIZE // len(QUEUES)), exchange="amq.fanout", delivery_mode=2
+                )
+                with trio.fail_after(10):
+                    await channel.confirms(number, since=number)
+        assert "No space left" not in broker.log.read_text()
+        assert removed_files_open(broker) == 0
 
 
 async def test_others_fill_the_disk(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,60 @@ def test_forgetting_closes_a_file_or_all_below_a_folder(tmp_path):
     handles.forget(str(tmp_path / "never opened"))
     assert open_descriptors(tmp_path) == ["b"]
     handles.close()
+
+
+TAKEN = {
+    "removed": lambda disk, path: disk.remove(path),
+    "renamed": lambda disk, path: disk.rename(path, f"{path}.new"),
+    "replaced": lambda disk, path: [Path(f"{path}.new").touch(), disk.rename(f"{path}.new", path)],
+    "removed with its folder": lambda disk, path: disk.remove_directory(os.path.dirname(path)),
+}
+
+
+@pytest.mark.parametrize("how", TAKEN)
+def test_file_that_loses_its_name_is_closed_in_all_handles(disk, tmp_path, how):
+    (tmp_path / "f").mkdir()
+    path = str(tmp_path / "f" / "x")
+    everywhere = [disk.handles(2) for _ in range(3)]
+    for handles in everywhere:
+        handles.write(path, 0, [b"x"])
+    TAKEN[how](disk, path)
+    assert open_descriptors(tmp_path) == []
+
+
+def test_removed_file_in_use_by_a_thread_is_closed_when_the_use_ends(disk, tmp_path, monkeypatch):
+    path = str(tmp_path / "x")
+    begun, goes_on = threading.Event(), threading.Event()
+    real = os.fdatasync
+
+    def slow(descriptor):
+        begun.set()
+        assert goes_on.wait(10)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fdatasync", slow)
+    handles = disk.handles(2)
+    handles.write(path, 0, [b"x"])
+    thread = threading.Thread(target=handles.sync, args=(path,))
+    thread.start()
+    assert begun.wait(10)
+    disk.remove(path)  # which does not wait for the sync
+    assert open_descriptors(tmp_path) == ["x (deleted)"]
+    goes_on.set()
+    thread.join(10)
+    assert open_descriptors(tmp_path) == []
+
+
+def test_write_goes_to_the_file_that_has_the_name_now(disk, tmp_path):
+    path = str(tmp_path / "x")
+    first, second = disk.handles(2), disk.handles(2)
+    first.write(path, 0, [b"abc"])
+    disk.remove(path)
+    second.write(path, 0, [b"def"])
+    first.write(path, 3, [b"ghi"])
+    assert (tmp_path / "x").read_bytes() == b"defghi"
+    for handles in (first, second):
+        handles.close()
 
 
 def test_it_makes_do_with_fewer_files_when_there_are_no_descriptors(tmp_path, monkeypatch):

@@ -80,7 +80,7 @@ def test_all_go_when_nothing_lives_and_offsets_go_on():
     assert owner.log.drop_all() == []
     owner.settle(range(6))
     owner.commit()
-    remove_files(owner.files, owner.handles, owner.log.drop_all())
+    remove_files(owner.files, owner.log.drop_all())
     assert owner.log.segments == ()
     assert owner.log.next_offset == 6
     assert [path for path in owner.files.paths() if path.startswith(DIRECTORY)] == []
@@ -109,7 +109,7 @@ def test_what_cannot_be_read_is_said_with_its_place():
     owner = filled(3)
     path = f"{DIRECTORY}/{0:020d}.log"
     owner.files.put(path, owner.files.octets(path).replace(b"1:1;", b"1:9;"))
-    owner.log._reader.forget(path)
+    owner.reader.forget(path)
     assert [batch.base_offset for batch in owner.log.read(0)] == [0]
     with pytest.raises(CorruptLog, match=rf"{path} at octet 85: crc ") as raised:
         owner.log.read(1)
@@ -130,7 +130,7 @@ def test_settlements_go_when_the_messages_are_gone_for_good():
     owner.commit()
     paths = owner.log.drop_settled()
     before = len(owner.files.log)
-    remove_files(owner.files, owner.handles, paths)
+    remove_files(owner.files, paths)
     steps = [(step, path.rpartition(".")[2]) for step, path in owner.files.log[before:]]
     assert steps[-2:] == [("sync_directory", DIRECTORY), ("remove", "settled")]
 

@@ -150,7 +150,7 @@ def test_who_sends_a_part_of_a_segment_goes_on_when_it_is_part_of_another(tmp_pa
     expected = [disk.handles(1).read(segment.path(".log"), 0, 90_000) for segment in log.segments[:2]]
     group = list(log.segments[:2])
     result = rewrite(handles, group, [range(2)], lambda batch, live: [batch] if batch.base_offset else [])
-    remove_files(disk, handles, log.joined(disk, group, result))
+    remove_files(disk, log.joined(disk, group, result))
     assert [len(log.read(offset)) for offset in range(3)] == [1, 1, 1]
     assert disk.names(str(tmp_path)) == [f"{0:020d}.log", f"{2:020d}.log"]
     for part, octets in zip(old, expected, strict=True):

@@ -39,18 +39,26 @@ class Broker:
 
 
 @contextlib.contextmanager
-def leveret(protocol: str = "amqp") -> Iterator[Broker]:
-    """Ours, with the defaults; `port` is that of the listener for this protocol."""
+def leveret(protocol: str = "amqp", checkout: Path = ROOT) -> Iterator[Broker]:
+    """Ours, with the defaults; `port` is that of the listener for this protocol.
+
+    `checkout` is the folder whose broker runs, with its own `.venv` if it has one.
+    """
+    if not (checkout / "broker" / "__main__.py").is_file():
+        raise StartFailed(f"{checkout} is no checkout of Leveret")
+    python = checkout / ".venv" / "bin" / "python"
+    if checkout == ROOT or not python.exists():
+        python = Path(sys.executable)
     with tempfile.TemporaryDirectory(prefix="leveret-bench-", dir=ROOT) as data:
-        command = [sys.executable, "-m", "broker", "serve", "--data", data, "--amqp", "127.0.0.1:0"]
+        command = [str(python), "-m", "broker", "serve", "--data", data, "--amqp", "127.0.0.1:0"]
         command += ["--management", "off", "--metrics", "off"]
         command += ["--kafka", "127.0.0.1:0" if protocol == "kafka" else "off"]
         environment = {**os.environ, "LEVERET_LOG__LEVEL": "error"}
         # As pip and the Dockerfile leave it; without, the first start would be that of the compiler.
-        compileall.compile_dir(ROOT / "broker", quiet=2)
+        compileall.compile_dir(checkout / "broker", quiet=2)
         begin = time.monotonic()
         with subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+            command, cwd=checkout, env=environment, stdout=subprocess.PIPE, text=True
         ) as process:
             assert process.stdout is not None
             port = 0
@@ -99,12 +107,16 @@ def rabbitmq() -> Iterator[Broker | None]:
         "RABBITMQ_ENABLED_PLUGINS_FILE": "/dev/null",
     }
     log = (folder / "start.log").open("w")
+    begin = time.monotonic()
     process = subprocess.Popen(
         ["rabbitmq-server"], env=environment, stdout=log, stderr=log, start_new_session=True
     )
     try:
         _wait_for(port, process, folder)
-        yield Broker("rabbitmq", _rabbitmq_version(), port, _pid_of(f"bench{port}@localhost"), folder)
+        start_s = time.monotonic() - begin
+        time.sleep(1)  # it listens before it has booted whole
+        pid = _pid_of(f"bench{port}@localhost")
+        yield Broker("rabbitmq", _rabbitmq_version(), port, pid, folder, start_s)
     finally:
         _end(str(folder))
         process.wait(30)
@@ -130,9 +142,8 @@ def _wait_for(port: int, process: subprocess.Popen[bytes], folder: Path) -> None
     deadline = time.monotonic() + _START_S
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            time.sleep(1)  # it listens before it has booted whole
             return
-        time.sleep(0.2)
+        time.sleep(0.02)
     raise RuntimeError(f"rabbitmq-server did not start:\n{(folder / 'start.log').read_text()[-2000:]}")
 
 

@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
-"""Compare Leveret with RabbitMQ on this machine, and print the table of `RESULTS.md`.
+"""Compare Leveret with RabbitMQ on this machine, and print the tables of `RESULTS.md`.
 
-    make bench-amqp                              everything, 3 rounds: about ten minutes
-    make bench-amqp BENCH="--only autoack --rounds 1"
-    python3 benchmarks/run.py --write            also put the table into RESULTS.md
+    make bench-amqp                                        everything, 3 rounds: about half an hour
+    make bench-amqp BENCH="--only headers topic --rounds 1"
+    make bench-amqp BENCH="--only topic --peer none"       Leveret alone
+    make bench-amqp BENCH="--only topic --peer ../before"  against the broker of another checkout
+    python3 benchmarks/run.py --write                      also put the tables into RESULTS.md and README.md
 
 Each workload runs in rounds, against one broker after the other, so that a drift of the machine hits both
-alike; the table has medians. The load comes from a C program that does not hold the brokers back.
+alike; the tables have medians. The load comes from a C program that does not hold the brokers back, and fails if
+a message is lost, doubled, out of order or another than was sent.
 """
 
 from __future__ import annotations
@@ -17,18 +20,32 @@ import json
 import os
 import platform
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 
-from peers import Broker, leveret, rabbitmq
-from workloads import WORKLOADS, Workload
+from peers import ROOT, Broker, leveret, rabbitmq
+from table import Figures, Row, head, medians, readme, replace, results, row
+from workloads import START, WORKLOADS
 
 HERE = Path(__file__).resolve().parent
-Figures = dict[str, float]
+RESULTS = HERE / "RESULTS.md"
+README = ROOT / "README.md"
+_RUN_S = 600
+
+
+@dataclass(frozen=True)
+class Side:
+    """A broker to measure: how it is called, and how it is started."""
+
+    title: str
+    start: Callable[[], AbstractContextManager[Broker | None]]
 
 
 def build_load(folder: str) -> str:
@@ -36,14 +53,15 @@ def build_load(folder: str) -> str:
     if compiler is None:
         sys.exit("a C compiler is needed for the load generator (Debian: apt-get install gcc libc6-dev)")
     binary = os.path.join(folder, "amqpload")
-    subprocess.run([compiler, "-O2", "-pthread", "-o", binary, str(HERE / "amqpload.c")], check=True)
+    sources = sorted(str(source) for source in (HERE / "amqpload").glob("*.c"))
+    subprocess.run([compiler, "-O2", "-pthread", "-o", binary, *sources], check=True)
     return binary
 
 
 def measure(load: str, broker: Broker, name: str, seconds: float) -> Figures:
     command = [load, "--port", str(broker.port), "--pid", str(broker.pid), "--seconds", str(seconds)]
     command += ["--prefix", f"bench-{name.replace('/', '-')}", *WORKLOADS[name].arguments.split()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_RUN_S)
     if done.returncode:
         raise RuntimeError(f"{name} on {broker.name}: {done.stderr.strip() or done.stdout.strip()}")
     figures: Figures = json.loads(done.stdout)
@@ -51,40 +69,18 @@ def measure(load: str, broker: Broker, name: str, seconds: float) -> Figures:
     return figures
 
 
-def medians(rounds: list[Figures]) -> Figures:
-    return {name: statistics.median(figures[name] for figures in rounds) for name in rounds[0]}
+def start_figures(broker: Broker) -> Figures:
+    lines = Path(f"/proc/{broker.pid}/status").read_text().splitlines()
+    resident = next(line.split()[1] for line in lines if line.startswith("VmRSS:"))
+    return {"start_s": broker.start_s, "rss_kb": float(resident)}
 
 
-def row(name: str, workload: Workload, ours: Figures, theirs: Figures | None) -> str:
-    """One line of the table, in Markdown; a figure that misses what we ask of ourselves is marked with (!)."""
-    if workload.is_latency:
-        mine = f"p50 {ours['p50_us']:,.0f} µs, p99 {ours['p99_us']:,.0f} µs"
-        other = f"p50 {theirs['p50_us']:,.0f} µs, p99 {theirs['p99_us']:,.0f} µs" if theirs else "-"
-        ratio = "-"
-        if theirs:
-            half, tail = ours["p50_us"] / theirs["p50_us"], ours["p99_us"] / theirs["p99_us"]
-            floors = workload.latency_floors or (half, tail)
-            ratio = f"p50 {half:.2f}{miss(half > floors[0])}, p99 {tail:.2f}{miss(tail > floors[1])}"
-    else:
-        mine = f"{ours['rate']:,.0f}/s"
-        other = f"{theirs['rate']:,.0f}/s" if theirs else "-"
-        times = ours["rate"] / theirs["rate"] if theirs else 0.0
-        ratio = f"**{times:.1f}x**{miss(times < (workload.rate_floor or 0))}" if theirs else "-"
-    cpu = ours["cpu_us_per_msg"]
-    mine_cpu = f"{cpu:.1f} µs{miss(cpu > (workload.cpu_floor_us or cpu))}"
-    their_cpu = f"{theirs['cpu_us_per_msg']:.1f} µs" if theirs else "-"
-    memory = f"{ours['rss_kb'] / 1024:.0f} MiB"
-    return f"| {name} | {workload.about} | {mine} | {other} | {ratio} | {mine_cpu} | {their_cpu} | {memory} |"
-
-
-def miss(missed: bool) -> str:
-    return " (!)" if missed else ""
-
-
-HEAD = (
-    "| workload | | Leveret | RabbitMQ | ratio | CPU a message | RabbitMQ's | memory |\n"
-    "| --- | --- | --- | --- | --- | --- | --- | --- |"
-)
+def measure_start(side: Side) -> Figures:
+    """Of a broker that is started for it, and then stopped."""
+    with side.start() as broker:
+        if broker is None:
+            raise RuntimeError(f"{side.title} does not start a second time")
+        return start_figures(broker)
 
 
 def machine(*brokers: Broker | None) -> str:
@@ -100,45 +96,74 @@ def machine(*brokers: Broker | None) -> str:
     return f"{os.cpu_count()} cores of {model}, Linux {platform.release()}; {versions}; {date.today().isoformat()}"
 
 
-def main() -> int:
+def measured(name: str, running: list[tuple[Side, Broker]], load: str, arguments: argparse.Namespace) -> Row:
+    """Rounds, each against all that run; every other one in the opposite order."""
+    rounds: list[list[Figures]] = [[] for _ in running]
+    for number in range(arguments.rounds):
+        for index in range(len(running)) if number % 2 == 0 else reversed(range(len(running))):
+            side, broker = running[index]
+            os.sync()  # what the one before has left to the system to write is no burden of this one
+            figures = measure_start(side) if name == START else measure(load, broker, name, arguments.seconds)
+            rounds[index].append(figures)
+    ours, *theirs = (medians(figures) for figures in rounds)
+    return ours, theirs[0] if theirs else None
+
+
+def sides(arguments: argparse.Namespace) -> list[Side]:
+    ours = Side(
+        "Leveret" if arguments.ours == ROOT else arguments.ours.name, partial(leveret, "amqp", arguments.ours)
+    )
+    if arguments.peer == "none":
+        return [ours]
+    if arguments.peer == "rabbitmq":
+        return [ours, Side("RabbitMQ", rabbitmq)]
+    checkout = Path(arguments.peer).resolve()
+    return [ours, Side(checkout.name, partial(leveret, "amqp", checkout))]
+
+
+def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", action="append", choices=list(WORKLOADS), help="run just these workloads")
+    names = [START, *WORKLOADS]
+    parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"of {', '.join(names)}")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4)
-    parser.add_argument("--alone", action="store_true", help="do not start RabbitMQ")
-    parser.add_argument("--write", action="store_true", help="put the table into RESULTS.md")
+    parser.add_argument(
+        "--peer", default="rabbitmq", help="rabbitmq, none, or a checkout of Leveret to compare with"
+    )
+    parser.add_argument(
+        "--ours",
+        type=lambda text: Path(text).resolve(),
+        default=ROOT,
+        help="the checkout that is measured (this one)",
+    )
+    parser.add_argument("--write", action="store_true", help="put the tables into RESULTS.md and README.md")
     arguments = parser.parse_args()
-    with contextlib.ExitStack() as stack:
+    if arguments.write and (arguments.only or arguments.peer != "rabbitmq" or arguments.ours != ROOT):
+        parser.error("--write needs all workloads of this checkout, against RabbitMQ")
+    return arguments
+
+
+def main() -> int:
+    arguments = parsed()
+    with ExitStack() as stack:
         load = build_load(stack.enter_context(tempfile.TemporaryDirectory()))
-        ours = stack.enter_context(leveret())
-        theirs = None if arguments.alone else stack.enter_context(rabbitmq())
-        lines = [machine(ours, theirs), "", HEAD]
-        print("\n".join(lines), flush=True)
-        for name in arguments.only or WORKLOADS:
-            results: dict[str, list[Figures]] = {}
-            for _ in range(arguments.rounds):
-                for broker in (ours, theirs):
-                    if broker is not None:
-                        results.setdefault(broker.name, []).append(
-                            measure(load, broker, name, arguments.seconds)
-                        )
-            found = {broker: medians(rounds) for broker, rounds in results.items()}
-            lines.append(row(name, WORKLOADS[name], found["leveret"], found.get("rabbitmq")))
-            print(lines[-1], flush=True)
+        started = [(side, stack.enter_context(side.start())) for side in sides(arguments)]
+        running = [(side, broker) for side, broker in started if broker is not None]
+        said = machine(*(broker for _, broker in running))
+        titles = [side.title for side, _ in running] + ["-"]
+        print(said, "", head(titles[0], titles[1]), sep="\n", flush=True)
+        found: dict[str, Row] = {}
+        for name in arguments.only or [START, *WORKLOADS]:
+            found[name] = measured(name, running, load, arguments)
+            print(row(name, found[name], asked=arguments.peer == "rabbitmq"), flush=True)
     if arguments.write:
-        write_results("\n".join(lines))
+        replace(RESULTS, "table", results(said, found))
+        replace(README, "speed", readme(found))
     return 0
 
 
-def write_results(table: str, mark: str = "table") -> None:
-    """Replace what is between this mark of RESULTS.md and the next end."""
-    path = HERE / "RESULTS.md"
-    begin, end = f"<!-- {mark} -->\n", "\n<!-- end -->"
-    before, _, rest = path.read_text().partition(begin)
-    path.write_text(f"{before}{begin}{table}{end}{rest.partition(end)[2]}")
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    with contextlib.suppress(KeyboardInterrupt):
+        raise SystemExit(main())

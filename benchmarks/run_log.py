@@ -27,7 +27,8 @@ from kafka_java import Unavailable, kafka_jars
 from kafka_peer import kafka
 from log_workloads import LOG_WORKLOADS, MEMORY_FLOOR, START_FLOOR, LogWorkload
 from peers import Broker, leveret
-from run import Figures, machine, medians, miss, write_results
+from run import RESULTS, machine, start_figures
+from table import Figures, medians, miss, replace
 
 HERE = Path(__file__).resolve().parent
 # A JVM gets quick when it has been busy for a while, and both are to be measured when they are.
@@ -72,12 +73,6 @@ def measure(side: Side, workload: LogWorkload, seconds: float, jars: Path | None
         raise RuntimeError(f"{workload.arguments} on {side.name}: {done.stderr.strip()[-2000:]}")
     figures: Figures = json.loads(done.stdout)
     return figures
-
-
-def start_figures(broker: Broker) -> Figures:
-    lines = Path(f"/proc/{broker.pid}/status").read_text().splitlines()
-    resident = next(line.split()[1] for line in lines if line.startswith("VmRSS:"))
-    return {"start_s": broker.start_s, "rss_kb": float(resident)}
 
 
 COLUMNS = (
@@ -222,7 +217,7 @@ def main() -> int:
             lines.append(row(name, LOG_WORKLOADS[name], measured(name, running, arguments, jars)))
             print(lines[-1], flush=True)
     if arguments.write:
-        write_results("\n".join(lines), "log table")
+        replace(RESULTS, "log table", "\n".join(lines))
     return 0
 
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import os
 import resource
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
+from pathlib import Path
 
 import trio
 
 from broker import __version__
+from broker.cli.exits import BAD_CONFIG, FAILED, IN_USE
 from broker.config.layers import (
     amqp_options,
     declarations,
@@ -22,6 +26,7 @@ from broker.config.layers import (
     management_options,
     node_options,
 )
+from broker.config.reading import ConfigError, read_config
 from broker.config.settings import Config
 from broker.node.declarations import apply
 from broker.node.node import Node, open_node
@@ -31,8 +36,6 @@ from broker.storage.errors import DataFolderInUse, StorageError
 
 logger = logging.getLogger("broker")
 
-_FAILED = 70
-_IN_USE = 75
 _IDLE_COLLECT_S = 30
 
 
@@ -70,6 +73,18 @@ def set_up_logging(config: Config) -> None:
     logger.setLevel(config.log.level.upper())
 
 
+def start(flags: Mapping[str, str | Path | None]) -> int:
+    """Read the settings and serve; returns the exit code. `flags` are `SERVE_FLAGS`, None for one that was not given."""
+    settings = dict(flags)
+    file = settings.pop("config", None) or os.environ.get("LEVERET_CONFIG")
+    try:
+        config = read_config(Path(file) if file else None, os.environ, settings)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return BAD_CONFIG
+    return run(config)
+
+
 def run(config: Config) -> int:
     """Serve until a signal comes; returns the exit code."""
     set_up_logging(config)
@@ -82,10 +97,10 @@ def run(config: Config) -> int:
         return trio.run(_serve, config)
     except DataFolderInUse as error:
         say(f"leveret: {error}")
-        return _IN_USE
+        return IN_USE
     except (StorageError, OSError) as error:
         say(_last_words(error))
-        return _FAILED
+        return FAILED
     except BaseExceptionGroup as group:
         causes = _causes(group)
         if any(isinstance(cause, KeyboardInterrupt) for cause in causes):
@@ -94,7 +109,7 @@ def run(config: Config) -> int:
             raise
         for cause in causes:
             say(_last_words(cause))
-        return _FAILED
+        return FAILED
 
 
 def _raise_descriptor_limit() -> None:

@@ -93,6 +93,7 @@ def run(config: Config) -> int:
     # each time that it has taken some more. Cycles are few, and collected when there is nothing to do.
     gc.freeze()
     gc.set_threshold(50_000, 10, 1_000_000)
+    gc.enable()
     try:
         return trio.run(_serve, config)
     except DataFolderInUse as error:

@@ -88,6 +88,7 @@ class AmqpConnection:
         "_peer",
         "_reading",
         "_receive_size",
+        "_sent_at_beat",
         "_silent_checks",
         "_slowed",
         "_socket",
@@ -96,7 +97,6 @@ class AmqpConnection:
         "_unread",
         "_unsent",
         "_writing",
-        "_wrote",
         "channel_max",
         "channels",
         "client_properties",
@@ -163,7 +163,8 @@ class AmqpConnection:
             int(server.options.handshake_timeout_s * 1000), partial(self.guard, self._handshake_timed_out)
         )
         self._heartbeat: Timer | None = None
-        self._wrote = self._heard = True
+        self._heard = True
+        self._sent_at_beat = 0
         self._silent_checks = 0
         self._unread = 0
         self.received_octets = self.received_count = self.sent_octets = self.sent_count = 0
@@ -386,7 +387,6 @@ class AmqpConnection:
 
     def _send_outbox(self) -> None:
         outbox, self._outbox = self._outbox, []
-        self._wrote = True
         self.sent_count += 1
         try:
             if len(outbox) == 1:
@@ -415,7 +415,6 @@ class AmqpConnection:
                 self.sent_octets += sent
                 self._outbox_size -= sent
                 self._unsent = self._unsent[sent:]
-                self._wrote = True
         except BlockingIOError:
             return
         except OSError as error:
@@ -592,17 +591,24 @@ class AmqpConnection:
     # ---- heartbeats and deadlines ----
 
     def _beat(self) -> None:
-        """Each half interval: say something if we were silent, and notice if the peer is."""
+        """Each half interval: send a heartbeat if nothing else was sent in it, and check that the peer lives.
+
+        A heartbeat of the last half interval does not count as sent. The first one is sent always: what
+        the handshake sent may be almost as old as the connection.
+        """
         if self._gone:
             return
         self._heartbeat = self.node.scheduler.after(self._heartbeat_s * 500, partial(self.guard, self._beat))
-        if not self._wrote and not self._unsent:
-            self.send(frames.HEARTBEAT_FRAME)
         self._silent_checks = 0 if self._is_alive() else self._silent_checks + 1
-        self._wrote = self._heard = False
+        self._heard = False
         if self._silent_checks > _SILENT_CHECKS_MAX:
             logger.warning("connection %s: missed heartbeats of %d s", self.name, self._heartbeat_s)
             self.lost("")
+            return
+        if self._sent_at_beat in (0, self.sent_octets) and not self._unsent:
+            self.send(frames.HEARTBEAT_FRAME)
+            self.flush()
+        self._sent_at_beat = self.sent_octets
 
     def _is_alive(self) -> bool:
         """It has said something in this half interval, or is not listened to."""
@@ -614,7 +620,7 @@ class AmqpConnection:
         # heartbeats, which pile up; one that is gone would keep its messages until TCP gives it up.
         unread: int = struct.unpack("i", fcntl.ioctl(self._descriptor, termios.FIONREAD, b"\0" * 4))[0]
         before, self._unread = self._unread, unread
-        return self._wrote or unread != before
+        return self.sent_octets != self._sent_at_beat or unread != before
 
     def _handshake_timed_out(self) -> None:
         logger.warning(

@@ -62,6 +62,7 @@ class Matcher(ABC):
     """The bindings of one exchange, arranged for its type."""
 
     needs_headers = False
+    needs_key = True
 
     @abstractmethod
     def add(self, binding: Binding) -> None: ...
@@ -103,6 +104,8 @@ class DirectMatcher(Matcher):
 class FanoutMatcher(Matcher):
     """Everything goes everywhere."""
 
+    needs_key = False
+
     def __init__(self) -> None:
         self._bound: dict[Destination, int] = {}
 
@@ -141,6 +144,7 @@ class HeadersMatcher(Matcher):
     """The binding's arguments are compared with the message's headers."""
 
     needs_headers = True
+    needs_key = False
 
     def __init__(self) -> None:
         self._bindings: dict[tuple[Destination, str, str], tuple[Binding, bool, dict[str, Any]]] = {}

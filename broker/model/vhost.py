@@ -8,7 +8,7 @@ Spec:   AMQP 0-9-1; RabbitMQ: idempotent deletes, exchange-to-exchange bindings,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -360,7 +360,7 @@ class Vhost:
         if known is not None:
             return known
         start = self.exchange(exchange)
-        queues, remember = self._walk(start, routing_key, headers)
+        queues, remember = self._walk(start, (routing_key,), headers)
         found = Route(start, queues)
         if remember:
             if len(self._routes) >= _ROUTES_MAX:
@@ -368,7 +368,13 @@ class Vhost:
             self._routes[exchange, routing_key] = found
         return found
 
-    def _walk(self, start: Exchange, routing_key: str, headers: Headers) -> tuple[tuple[Sink, ...], bool]:
+    def route_all(self, exchange: str, routing_keys: Sequence[str], headers: Headers) -> tuple[Sink, ...]:
+        """The queues that a message with several routing keys reaches, each once. Raises NotFound."""
+        return self._walk(self.exchange(exchange), routing_keys, headers)[0]
+
+    def _walk(
+        self, start: Exchange, routing_keys: Sequence[str], headers: Headers
+    ) -> tuple[tuple[Sink, ...], bool]:
         """From exchange to exchange, each visited once; whether no exchange on the way asked for headers."""
         found: dict[Sink, None] = {}
         visited = {start.name}
@@ -378,7 +384,7 @@ class Vhost:
             exchange = pending.pop()
             if exchange.matcher.needs_headers:
                 remember = False
-            matched = [end for end in self._matched(exchange, routing_key, headers) if end is not None]
+            matched = self._matched(exchange, routing_keys, headers)
             if not matched and exchange.alternate is not None:
                 alternate = self.exchanges.get(exchange.alternate)
                 matched = [alternate] if alternate is not None else []
@@ -391,11 +397,16 @@ class Vhost:
         return tuple(found), remember
 
     def _matched(
-        self, exchange: Exchange, routing_key: str, headers: Headers
-    ) -> Iterable[Sink | Exchange | None]:
+        self, exchange: Exchange, routing_keys: Sequence[str], headers: Headers
+    ) -> list[Sink | Exchange]:
+        ends: list[Sink | Exchange | None]
         if not exchange.name:
-            return (self.queues.get(routing_key) or self.topics.get(routing_key),)
-        return [self._found(end) for end in exchange.matcher.match(routing_key, headers)]
+            ends = [self.queues.get(key) or self.topics.get(key) for key in routing_keys]
+        else:
+            match = exchange.matcher.match
+            keys = routing_keys if exchange.matcher.needs_key else routing_keys[:1]
+            ends = [self._found(end) for key in keys for end in match(key, headers)]
+        return [end for end in ends if end is not None]
 
     def _found(self, end: Destination) -> Sink | Exchange | None:
         if end.kind == QUEUE:

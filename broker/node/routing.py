@@ -51,10 +51,10 @@ def copies(headers: Headers) -> list[str]:
 
 def queues_of(vhost: Vhost, envelope: Envelope, headers: Headers) -> Sequence[Sink]:
     """Of a message whose headers may say where it goes, too."""
-    found: dict[Sink, None] = {}
-    for routing_key in (envelope.routing_key, *copies(headers)):
-        found.update(dict.fromkeys(vhost.route(envelope.exchange, routing_key, headers).queues))
-    return tuple(found)
+    further = copies(headers)
+    if further:
+        return vhost.route_all(envelope.exchange, (envelope.routing_key, *further), headers)
+    return vhost.route(envelope.exchange, envelope.routing_key, headers).queues
 
 
 def without_bcc(closed: bytes, envelope: Envelope) -> bytes:

@@ -167,6 +167,32 @@ async def test_copies_go_through_exchanges_of_other_types(channel):
     assert (await channel.get("q")).body == b"1"
 
 
+async def test_copies_count_before_the_alternate_exchange_does(channel):
+    """It gets a message only if none of its keys matches."""
+    await channel.exchange("unrouted", "fanout")
+    await channel.exchange("x", "direct", arguments={"alternate-exchange": "unrouted"})
+    for queue, exchange in (("q", "x"), ("lost", "unrouted")):
+        await channel.declare(queue)
+        await channel.bind(queue, exchange, "yes")
+    for headers in ({"CC": ["yes"]}, {"BCC": ["no", "yes"]}, {"CC": ["no"]}):
+        await channel.publish(b"", exchange="x", to="no", headers=headers)
+    assert [await channel.depth(name) for name in ("q", "lost")] == [2, 1]
+
+
+async def test_copies_count_at_each_exchange_on_the_way(channel):
+    """The key that leads to the second exchange need not be the one that leads on from there."""
+    await channel.exchange("first")
+    await channel.exchange("second")
+    await channel.declare("q")
+    onward = methods.ExchangeBind(destination="second", source="first", routing_key="a")
+    await channel.call(onward, methods.ExchangeBindOk)
+    await channel.bind("q", "second", "b")
+    await channel.publish(b"", exchange="first", to="a", headers={"CC": ["b"]})
+    await channel.publish(b"", exchange="first", to="c", headers={"BCC": ["a", "b"]})
+    await channel.publish(b"", exchange="first", to="a")
+    assert await channel.depth("q") == 2
+
+
 @pytest.mark.parametrize("headers", [{"CC": "q"}, {"BCC": 1}, {"CC": ["q", 1]}, {"CC": {"q": 1}}])
 async def test_copies_that_are_no_list_of_texts(client, channel, headers):
     await channel.publish(b"", to="q", headers=headers)

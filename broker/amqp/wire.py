@@ -211,6 +211,19 @@ def split_table(buffer: bytes, at: int = 0) -> dict[str, bytes]:
     return fields
 
 
+def split_array(raw: bytes) -> list[bytes]:
+    """The octets of an array's values, tags first; `raw` has the array's own tag, as `split_table` gives it."""
+    at, end = _bounds(raw, 1, 0)
+    values = []
+    while at < end:
+        start = at
+        _, at = _read_value(raw, start, 0)
+        values.append(raw[start:at])
+    if at != end:
+        raise syntax_error("the last value of an array runs over its end")
+    return values
+
+
 def read_value(raw: bytes) -> FieldValue:
     """The value of one field as `split_table` gives it."""
     return _read_value(raw, 0, 0)[0]
@@ -264,6 +277,12 @@ def join_table(fields: Mapping[str, bytes]) -> bytes:
     """The table of fields whose values are octets already, as `split_table` or `write_value` gives them."""
     body = b"".join([shortstr(name) + raw for name, raw in fields.items()])
     return _U32.pack(len(body)) + body
+
+
+def join_array(values: Sequence[bytes]) -> bytes:
+    """The array, with its tag, of values that are octets already."""
+    body = b"".join(values)
+    return b"A" + _U32.pack(len(body)) + body
 
 
 def write_value(value: FieldValue) -> bytes:

@@ -1,6 +1,6 @@
-"""What a message that died carries with it, and when it has gone in a circle.
+"""The death history of a message, and when it has gone in a circle.
 
-Flow:   the node decodes a message's death headers, has them brought up to date here, and writes them back.
+Flow:   the node reads the entries of `x-death`, has them brought up to date here, and writes what changed.
 Spec:   RabbitMQ's `docs/dlx.md`, rabbit_dead_letter and mc:record_death.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from broker.model.queue import REJECTED
 
@@ -31,32 +31,39 @@ class Death:
     """The expiration property, which the message loses so that it does not die of it twice."""
 
 
-def recorded(history: Any, death: Death, seconds: Any, count: Any) -> list[Mapping[str, Any]]:
-    """The `x-death` array with this death: newest first, one entry for each queue and reason.
+class Entry(NamedTuple):
+    """An entry of `x-death`. Clients may send one of their own: each field may have any type."""
 
-    `history` is what the header held, of any type, as clients may put anything there. `seconds` and
-    `count` make a time and a 64-bit integer of the protocol of a number.
+    queue: Any
+    reason: Any
+    count: Any
+    """None if there is none, as in what RabbitMQ wrote before 3.5."""
+    at: int | None = None
+    """Its place in the header that came; None for a new one."""
+
+
+def recorded(history: Sequence[Entry], death: Death) -> list[Entry]:
+    """The history with this death, newest first.
+
+    Entries with the same queue and reason become one; without a count it counts them.
     """
-    entries = [entry for entry in history if isinstance(entry, Mapping)] if isinstance(history, list) else []
-    for at, entry in enumerate(entries):
-        if entry.get("queue") == death.queue and entry.get("reason") == death.reason:
-            times = entry.get("count")
-            again = {
-                **entry,
-                "count": count(min(times + 1, _COUNT_MAX) if isinstance(times, int) else 1),
-            }
-            return [again, *entries[:at], *entries[at + 1 :]]
-    first: dict[str, Any] = {
-        "count": count(1),
-        "reason": death.reason,
-        "queue": death.queue,
-    }
-    first["time"] = seconds(death.time_ms // 1000)
-    first["exchange"] = death.exchange
-    first["routing-keys"] = list(death.routing_keys)
-    if death.expiration is not None:
-        first = {"original-expiration": death.expiration, **first}
-    return [first, *entries]
+    alike: dict[object, list[Entry]] = {}
+    for entry in history:
+        named = isinstance(entry.queue, str) and isinstance(entry.reason, str)
+        alike.setdefault((entry.queue, entry.reason) if named else entry.at, []).append(entry)
+    before = alike.pop((death.queue, death.reason), None)
+    first = Entry(death.queue, death.reason, 1) if before is None else _once_more(_merged(before))
+    return [first, *map(_merged, alike.values())]
+
+
+def _merged(alike: list[Entry]) -> Entry:
+    first = alike[0]
+    return first._replace(count=len(alike)) if first.count is None else first
+
+
+def _once_more(entry: Entry) -> Entry:
+    times = entry.count + 1 if isinstance(entry.count, int) else 1
+    return entry._replace(count=min(times, _COUNT_MAX))
 
 
 def first_and_last(headers: Mapping[str, Any], death: Death) -> dict[str, str]:
@@ -73,11 +80,11 @@ def _named(which: str, death: Death) -> dict[str, str]:
     }
 
 
-def is_cycle(history: Sequence[Mapping[str, Any]], queue: str) -> bool:
+def is_cycle(history: Sequence[Entry], queue: str) -> bool:
     """Whether a message with these deaths came from `queue` and nobody rejected it since then."""
     for entry in history:
-        if entry.get("reason") == REJECTED:
+        if entry.reason == REJECTED:
             return False
-        if entry.get("queue") == queue:
+        if entry.queue == queue:
             return True
     return False

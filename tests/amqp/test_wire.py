@@ -81,6 +81,14 @@ def test_split_and_join_keep_octets(table: dict[str, Any]) -> None:
     assert {name: wire.read_value(raw) for name, raw in fields.items()} == table
 
 
+@given(st.lists(field_values))
+def test_split_and_join_keep_the_octets_of_an_array(values: list[Any]) -> None:
+    octets = wire.write_value(values)
+    raws = wire.split_array(octets)
+    assert wire.join_array(raws) == octets
+    assert [wire.read_value(raw) for raw in raws] == values
+
+
 @given(field_tables.map(lambda table: _as_pamqp(table)))
 def test_pamqp_reads_what_we_write(table: dict[str, Any]) -> None:
     octets = wire.table(table)
@@ -218,6 +226,8 @@ def test_any_octets_are_a_table_or_an_error(octets: bytes) -> None:
     for read in (wire.read_table, wire.split_table):
         with contextlib.suppress(RemoteProtocolError):
             read(body, 0)
+    with contextlib.suppress(RemoteProtocolError):
+        wire.split_array(b"A" + body)
 
 
 @given(

@@ -380,6 +380,60 @@ async def test_a_queue_that_is_its_own_graveyard_drops(broker):
     assert await channel.get("q") is None
 
 
+# ---- histories that came with the message ----
+
+
+async def raw_letter(channel: Channel, history: bytes) -> bytes:
+    """The octets of the `x-death` of a message that came with one and was rejected."""
+    raw = properties.join({"headers": wire.join_table({"x-death": history})})
+    method = methods.encode(1, methods.BasicPublish(routing_key="q"))
+    await channel.client.write(method + content.build(1, raw, b"", 0))
+    await channel.reject((await channel.get("q")).tag, requeue=False)
+    await channel.settle()
+    await channel.send(methods.BasicGet(queue="letters", no_ack=True))
+    received = b""
+    while not received.endswith(b"\xce") or b"x-last-death-exchange" not in received:
+        received += await channel.client.stream.receive_some(4096)
+    size = 8 + int.from_bytes(received[3:7])  # of the basic.get-ok before the content
+    values = properties.split(content.properties_of(received[size:]))
+    return wire.split_table(values["headers"])["x-death"]
+
+
+def entry(queue: str, reason: str, **fields: bytes) -> bytes:
+    """An entry of `x-death`, the octets of whose other fields are given."""
+    texts = {"queue": wire.write_value(queue), "reason": wire.write_value(reason)}
+    return b"F" + wire.join_table({**texts, **fields})
+
+
+async def test_entries_that_say_nothing_new_keep_their_octets(broker):
+    channel = await open_channel(broker)
+    await channel.declare("q", arguments=LETTERS)
+    others = [
+        entry("other", "expired", count=b"l" + (1).to_bytes(8), time=b"T" + (7).to_bytes(8)),
+        entry("other", "rejected", count=b"I" + (2).to_bytes(4), odd=b"u\0\x08"),
+        entry("q", "expired", count=b"f\x7f\xc0\0\0"),
+    ]
+    own = entry("q", "rejected", count=b"b\x07", time=b"T" + (8).to_bytes(8))
+    history = await raw_letter(channel, wire.join_array([*others, own]))
+    again = entry("q", "rejected", count=b"l" + (8).to_bytes(8), time=b"T" + (8).to_bytes(8))
+    assert wire.split_array(history) == [again, *others]
+
+
+async def test_equal_entries_without_a_count_are_one_that_counts_them(broker):
+    """As RabbitMQ before 3.5 wrote them: one for each death."""
+    channel = await open_channel(broker)
+    await channel.declare("q", arguments=LETTERS)
+    old = [entry("a", "expired")] * 4 + [entry("b", "expired")] + [entry("q", "rejected")] * 2
+    history = await raw_letter(channel, wire.join_array([*old, entry("a", "expired")]))
+    deaths = [wire.read_value(raw) for raw in wire.split_array(history)]
+    assert [(death["queue"], death["reason"], death["count"]) for death in deaths] == [
+        ("q", "rejected", 3),
+        ("a", "expired", 5),
+        ("b", "expired", 1),
+    ]
+    assert history.count(b"\x05countl") == 3
+
+
 # ---- what a client may have written itself ----
 
 ODD_HISTORIES: list[Any] = [

@@ -3,7 +3,7 @@
 Flow:   the connection gives what it received; it takes events, in the order of the stream.
 Shape:  type u8 | channel u16 | size u32 | payload[size] | CE, big endian
         a message is a method frame, a content header frame and body frames, on one channel
-Limits: frame_max as agreed (16 KiB before that), and 8 octets more, as RabbitMQ lets them pass; a message
+Limits: frame_max as agreed (4,096 before that), and 8 octets more, as RabbitMQ lets them pass; a message
         may have `message_size_max` octets, and the unfinished messages of one connection together four
         times that, where each frame counts for 64 octets more.
 Spec:   AMQP 0-9-1 section 4.2.3 and 2.3.5; RabbitMQ's texts.
@@ -34,6 +34,7 @@ from broker.amqp.spec import (
     FRAME_HEARTBEAT,
     FRAME_METHOD,
     FRAME_OVERHEAD,
+    FRAME_SIZE_MIN,
     ReplyCode,
 )
 
@@ -54,7 +55,6 @@ _ACK_TAG_AT = 11
 _ACK_FRAME_SIZE = 21
 _HEADER_FRAME_MIN = FRAME_OVERHEAD + 14
 
-FRAME_MAX_BEFORE_TUNE: Final = 16 * 1024
 _KNOWN_PUBLISHES_MAX: Final = 4096
 # Each basic.publish frame has an envelope for each kind of properties that came behind it.
 _ENVELOPES_MAX: Final = 16
@@ -345,7 +345,7 @@ class FrameReader:
     )
 
     def __init__(self, message_size_max: int) -> None:
-        self.frame_max = FRAME_MAX_BEFORE_TUNE
+        self.frame_max = FRAME_SIZE_MIN
         self._message_size_max = message_size_max
         self._rest = b""
         self.failed = False

@@ -357,13 +357,23 @@ async def test_parts_of_messages_are_not_kept_for_strangers(broker):
     assert closed.reply_text == "CHANNEL_ERROR - unexpected method in connection state starting"
 
 
-async def test_a_frame_over_the_limit_before_tuning(broker):
+@pytest.mark.parametrize(("size", "refused"), [(4096, False), (4097, True), (65_536, True)])
+async def test_a_frame_before_tuning_has_up_to_4096_octets(broker, size, refused):
+    """And the eight around them, as RabbitMQ lets them pass."""
     client = await broker.dial()
     await client.start()
-    await client.write(b"\x01\0\0\0\1\0\0" + bytes(100))
+    properties = {"capabilities": CAPABILITIES, "padding": ""}
+    given = methods.ConnectionStartOk(properties, "PLAIN", b"\0guest\0guest")
+    properties["padding"] = "x" * (size + 8 - len(methods.encode(0, given)))
+    frame = client.codec.send(given)
+    assert len(frame) == size + 8
+    await client.write(frame)
+    if not refused:
+        await client.expect(methods.ConnectionTune)
+        return
     closed = await client.refused()
     assert closed.reply_code == 501
-    assert "frame_too_large,65536" in closed.reply_text
+    assert f"frame_too_large,{size},4088" in closed.reply_text
 
 
 async def test_two_logins_in_one_write(broker):

@@ -164,6 +164,8 @@ class Connection:
                 if type(event) is MethodReceived and event.channel == 0:
                     return self._judge(events, index)
             return events
+        if self.state is State.CLOSED:
+            return []
         if self.state is State.HEADER and len(self._header) < len(PROTOCOL_HEADER):
             return self._receive_header(data)
         later, self._later = self._later, []

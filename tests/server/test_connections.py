@@ -553,6 +553,43 @@ async def test_secret_and_close_in_one_write(client, channel, broker):
     assert broker.server.connection_count == 0
 
 
+async def test_data_behind_a_close_is_read_and_discarded(client, channel, broker):
+    """A reset could take close-ok from a client that has data in flight."""
+    await channel.declare("q")
+    await client.say(methods.ConnectionClose(200, "bye", 0, 0))
+    await until(lambda: broker.server.connection_count == 0)
+    for _ in range(64):
+        await client.write(channel.publishing(bytes(64 * 1024), to="q"))
+    await client.write(b"and what is no frame")
+    await client.expect(methods.ConnectionCloseOk)
+    await client.ended()
+    assert broker.node.topology.vhost("/").queue("q").ready_count == 0
+
+
+async def test_a_client_that_never_closes_its_socket_is_dropped(tmp_path, mock_clock):
+    async with broker_here(tmp_path, close_timeout_s=30.0) as broker:
+        client = await broker.connect(heartbeat=10)
+        await client.say(methods.ConnectionClose(200, "bye", 0, 0))
+        await until(lambda: broker.server.connection_count == 0)
+        for _ in range(6):
+            await pass_time(mock_clock, 4.9, 4.9)
+            await client.write(b"more")
+        await pass_time(mock_clock, 1, 1)
+        await client.write(b"and more")  # which is answered with a reset
+        await trio.testing.wait_all_tasks_blocked(0.005)
+        with pytest.raises(trio.BrokenResourceError):
+            await client.write(b"and more")
+
+
+async def test_a_stop_does_not_wait_for_clients_that_have_closed(tmp_path):
+    async with broker_here(tmp_path) as broker:
+        client = await broker.connect()
+        await client.say(methods.ConnectionClose(200, "bye", 0, 0))
+        await until(lambda: broker.server.connection_count == 0)
+        with trio.fail_after(1):
+            await broker.server.stop()
+
+
 async def test_exclusive_queues_are_gone_before_close_ok(broker):
     for _ in range(5):
         client = await broker.connect()

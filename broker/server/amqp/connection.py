@@ -73,6 +73,7 @@ class AmqpConnection:
         "_deadline",
         "_delayed",
         "_descriptor",
+        "_draining",
         "_ending",
         "_gone",
         "_heard",
@@ -156,6 +157,8 @@ class AmqpConnection:
         self._slowed = False
         # We have closed it: what came before the client knew is not carried out.
         self._over = False
+        # The client has closed it, and may still be sending: what comes is read and discarded.
+        self._draining = False
         self._gone = False
         # By a bug of ours: consumers have no room until it is closed.
         self._broken = False
@@ -434,10 +437,9 @@ class AmqpConnection:
             or self._outbox_size > _OUTBOX_HIGH
         )
         if self.codec.state is State.CLOSED:
-            if not self._unsent and not self._outbox:
-                self.lost("")
+            if not self._unsent and not self._outbox and not self._hang_up():
                 return
-            reading = False
+            reading = self._draining
         # Whoever is blocked may be so for hours: it must not stay that long when its peer has gone.
         ending = self._blocked and not reading
         if (reading, writing, ending) != (self._reading, self._writing, self._ending):
@@ -618,6 +620,11 @@ class AmqpConnection:
         )
         self.lost("")
 
+    def _stop_heartbeats(self) -> None:
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+            self._heartbeat = None
+
     def _set_deadline(self, seconds: float, call: Callable[[], None]) -> None:
         self._cancel_deadline()
         self._deadline = self.node.scheduler.after(int(seconds * 1000), partial(self.guard, call))
@@ -669,6 +676,7 @@ class AmqpConnection:
         # Exclusive queues are gone before close-ok is sent, so that a client can declare them again at once.
         self._release_all()
         self.send(self.codec.send(methods.ConnectionCloseOk()))
+        self._draining = True
         self._close_after_flush()
 
     def _close_ok(self, method: methods.ConnectionCloseOk) -> None:
@@ -676,12 +684,28 @@ class AmqpConnection:
 
     def _close_after_flush(self) -> None:
         self.codec.state = State.CLOSED
+        self._stop_heartbeats()
         self.server.close_soon(self)
         self._set_deadline(self.server.options.close_timeout_s, lambda: self.lost(""))
 
     def finish(self) -> None:
         """The codec is closed: when everything is sent, so is the socket."""
         self._update_watch()
+
+    def _hang_up(self) -> bool:
+        """Everything is sent: close the socket, or only our half of it; whether it is still there.
+
+        The system answers data that comes for a closed socket with a reset, and the client may lose our
+        close-ok by it. So the other half stays open until the client has closed it, or the deadline.
+        """
+        if not self._draining:
+            self.lost("")
+        elif self.server.drain(self):
+            try:
+                self._socket.shutdown(socket.SHUT_WR)
+            except OSError:
+                self.lost("")
+        return not self._gone
 
     def forget_channel(self, channel: Channel) -> None:
         self.channels.pop(channel.number, None)
@@ -712,8 +736,7 @@ class AmqpConnection:
         if why and self.codec.state is State.RUNNING:
             logger.warning("connection %s: closed without a connection.close: %s", self.name, why)
         self._cancel_deadline()
-        if self._heartbeat is not None:
-            self._heartbeat.cancel()
+        self._stop_heartbeats()
         self.server.pump.remove(self._descriptor)
         self._socket.close()
         self._outbox.clear()

@@ -43,6 +43,8 @@ class AmqpServer:
         """Channels that consume direct replies, by their token."""
         self._nursery = nursery
         self._connections: dict[AmqpConnection, None] = {}
+        # Closed ones, whose clients have not closed their half of the socket yet.
+        self._draining: dict[AmqpConnection, None] = {}
         self._unflushed: dict[AmqpConnection, None] = {}
         self._closing: dict[AmqpConnection, None] = {}
         self._failing: dict[AmqpConnection, Exception] = {}
@@ -74,8 +76,17 @@ class AmqpServer:
     def opened(self, connection: AmqpConnection) -> None:
         self.node.peers[connection] = None
 
+    def drain(self, connection: AmqpConnection) -> bool:
+        """It is closed, and its socket not yet; False if that was known."""
+        if connection in self._draining:
+            return False
+        self.closed(connection)
+        self._draining[connection] = None
+        return True
+
     def closed(self, connection: AmqpConnection) -> None:
         self._connections.pop(connection, None)
+        self._draining.pop(connection, None)
         self._unflushed.pop(connection, None)
         self._closing.pop(connection, None)
         if self.node.peers.pop(connection, connection) is None:
@@ -147,7 +158,7 @@ class AmqpServer:
 
     def drop_all(self) -> None:
         """Close the sockets of those that did not go."""
-        for connection in list(self._connections):
+        for connection in (*self._connections, *self._draining):
             with suppress(StorageError):  # the end of the pass says it again
                 connection.guard(partial(connection.lost, ""))
         self.node.end_pass()

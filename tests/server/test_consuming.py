@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import trio
 
 from amqp_client import Channel, Refused
 from broker.amqp import methods
+from broker.amqp.frames import FrameReader
 
 
 async def filled(channel: Channel, queue: str, count: int, **options: object) -> None:
@@ -371,6 +373,34 @@ async def test_a_consumer_is_told_that_its_queue_is_gone(client, channel):
     await other.send(methods.BasicCancelOk("c"))
     await channel.declare("q")
     await other.consume("q", consumer_tag="c")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"durable": True}, {"durable": True, "arguments": {"x-queue-type": "stream"}}],
+    ids=["transient", "durable", "stream"],
+)
+async def test_consumers_on_the_same_connection_are_told_behind_delete_ok(client, channel, options):
+    await channel.declare("q", **options)
+    other = await client.channel(2)
+    for one in (channel, other):
+        await one.qos(1)
+        await one.consume("q")
+    await channel.send(methods.QueueDelete(queue="q"))
+    received: list[str] = []
+    reader = FrameReader(1 << 20)
+    with trio.fail_after(5):
+        while len(received) < 3:
+            events = reader.read(await client.stream.receive_some(4096))
+            received += [event.method.name for event in events]
+    assert received == ["queue.delete-ok", "basic.cancel", "basic.cancel"]
+
+
+async def test_a_consumer_is_told_though_delete_is_not_answered(channel):
+    await channel.declare("q", durable=True)
+    await channel.consume("q", consumer_tag="c")
+    await channel.send(methods.QueueDelete(queue="q", nowait=True))
+    assert await channel.next() == methods.BasicCancel("c", True)
 
 
 async def test_whoever_cannot_hear_it_is_not_told(broker, channel):

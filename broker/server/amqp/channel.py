@@ -8,7 +8,7 @@ Shape:  open -> close came: released, close-ok sent, gone
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from broker.amqp import frames, methods
@@ -145,16 +145,26 @@ class Channel:
     def send(self, method: Method) -> None:
         self.connection.send(methods.encode(self.number, method))
 
-    def reply(self, method: Method, *, nowait: bool = False, after: Commit | None = None) -> None:
-        """Answer, once `after` is safe; until then nothing else of this connection is carried out."""
-        if after is not None and not after.done:
-            self.connection.hold(after, None if nowait else lambda: self._reply_held(method))
-        elif not nowait:
-            self.send(method)
+    def reply(
+        self,
+        method: Method,
+        *,
+        nowait: bool = False,
+        after: Commit | None = None,
+        behind: Sequence[bytes] = (),
+    ) -> None:
+        """Answer, and send `behind`, once `after` is safe; until then this connection carries out nothing more."""
+        answer = None if nowait else method
+        if after is None or after.done:
+            self._answer(answer, behind)
+        else:
+            self.connection.hold(after, lambda: self._answer(answer, behind))
 
-    def _reply_held(self, method: Method) -> None:
-        if not self.closing:
+    def _answer(self, method: Method | None, behind: Sequence[bytes]) -> None:
+        if method is not None and not self.closing:
             self.send(method)
+        for octets in behind:
+            self.connection.send(octets)
 
     # ---- rights ----
 

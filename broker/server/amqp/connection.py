@@ -15,7 +15,8 @@ import logging
 import socket
 import struct
 import termios
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any, Final
@@ -67,6 +68,7 @@ class AmqpConnection:
     """A client."""
 
     __slots__ = (
+        "_behind",
         "_blocked",
         "_broken",
         "_connected_at_ms",
@@ -142,6 +144,8 @@ class AmqpConnection:
         self._heartbeat_s = 0
         self._outbox: list[bytes] = []
         self._outbox_size = 0
+        # What goes out behind the answer to the method that is carried out; None if there is no such method.
+        self._behind: list[bytes] | None = None
         self._unsent = memoryview(b"")
         self._receive_size = _RECEIVE_SIZE_MIN
         self._reading = True
@@ -315,17 +319,16 @@ class AmqpConnection:
         self.node.metrics.channels_opened += 1
         self.send(methods.encode(number, methods.ChannelOpenOk()))
 
-    def hold(self, commit: Commit, then: Callable[[], None] | None) -> None:
+    def hold(self, commit: Commit, then: Callable[[], None]) -> None:
         """Carry out nothing more until the commit is safe; then `then`, and what came meanwhile."""
         assert self._held is None
         self._held = []
         self._update_watch()
         commit.waiters.append(partial(self.guard, partial(self._release, then)))
 
-    def _release(self, then: Callable[[], None] | None) -> None:
+    def _release(self, then: Callable[[], None]) -> None:
         if self._listens:
-            if then is not None:
-                then()
+            then()
             self._go_on()
 
     @property
@@ -361,6 +364,23 @@ class AmqpConnection:
             self.server.flush_soon(self)
         self._outbox.append(octets)
         self._outbox_size += len(octets)
+
+    @contextmanager
+    def answering(self) -> Iterator[list[bytes]]:
+        """What `send_behind` is given meanwhile is not sent but put into this list."""
+        behind: list[bytes] = []
+        self._behind = behind
+        try:
+            yield behind
+        finally:
+            self._behind = None
+
+    def send_behind(self, octets: bytes) -> None:
+        """Send what follows from a method, which may be one that this client gets an answer to first."""
+        if self._behind is None:
+            self.send(octets)
+        else:
+            self._behind.append(octets)
 
     @property
     def congested(self) -> bool:

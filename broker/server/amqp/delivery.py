@@ -167,7 +167,8 @@ class AmqpConsumer:
         """The consumer ends with its queue; a client that can hear it is told."""
         self.channel.forget_consumer(self)
         if self._connection.capability("consumer_cancel_notify"):
-            self.channel.send(methods.BasicCancel(consumer_tag=self.tag, nowait=True))
+            told = methods.BasicCancel(consumer_tag=self.tag, nowait=True)
+            self._connection.send_behind(methods.encode(self.channel.number, told))
 
     def snapshot(self) -> ConsumerSnapshot:
         return ConsumerSnapshot(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
+from collections.abc import Sequence
 
 from broker.amqp import methods
 from broker.amqp.spec import DIRECT_REPLY_TO
@@ -237,28 +238,41 @@ def queue_purge(channel: Channel, method: methods.QueuePurge) -> None:
 
 @handles(methods.QueueDelete)
 def queue_delete(channel: Channel, method: methods.QueueDelete) -> None:
-    connection = channel.connection
     name = name_of(channel, cleaned(method.queue))
     channel.check(Right.CONFIGURE, QUEUE, name)
-    count = 0
+    with (
+        channel.connection.answering() as behind
+    ):  # its consumers on this connection are told after delete-ok
+        count = _delete(channel, name, method)
+    _reply_when_safe(channel, methods.QueueDeleteOk(message_count=count), method.nowait, behind)
+
+
+def _delete(channel: Channel, name: str, method: methods.QueueDelete) -> int:
+    """Returns how many messages there were."""
+    connection = channel.connection
     topic = stream.topic_of(channel, name)
     if topic is not None:
         if method.if_unused or method.if_empty:
             raise stream.refuse("queue.delete with if-unused or if-empty", topic)
         count = stream.declared(topic).message_count
         connection.node.topics.delete(topic)
-    elif name in connection.vhost.queues:
-        queue = connection.vhost.queue(name, connection)
-        count = connection.node.topology.delete_queue(
-            connection.vhost,
-            queue,
-            if_unused=method.if_unused,
-            if_empty=method.if_empty,
-        )
-        connection.exclusive_queues.pop(queue, None)
-    _reply_when_safe(channel, methods.QueueDeleteOk(message_count=count), method.nowait)
+        return count
+    if name not in connection.vhost.queues:
+        return 0
+    queue = connection.vhost.queue(name, connection)
+    count = connection.node.topology.delete_queue(
+        connection.vhost,
+        queue,
+        if_unused=method.if_unused,
+        if_empty=method.if_empty,
+    )
+    connection.exclusive_queues.pop(queue, None)
+    return count
 
 
-def _reply_when_safe(channel: Channel, method: methods.Method, nowait: bool) -> None:
-    """Definitions are durable before anybody is told of them."""
-    channel.reply(method, nowait=nowait, after=channel.connection.node.flusher.unsafe_definitions)
+def _reply_when_safe(
+    channel: Channel, method: methods.Method, nowait: bool, behind: Sequence[bytes] = ()
+) -> None:
+    """Definitions are durable before a client is told of them."""
+    commit = channel.connection.node.flusher.unsafe_definitions
+    channel.reply(method, nowait=nowait, after=commit, behind=behind)

@@ -172,6 +172,11 @@ class Connection:
         return self._judge_early([*later, *self._reader.read(data)])
 
     @property
+    def cut_short(self) -> bool:
+        """What has come ends within a frame or a message."""
+        return self._reader.cut_short
+
+    @property
     def more(self) -> bool:
         """Something came together with what was to be answered first."""
         return bool(self._later)

@@ -364,6 +364,11 @@ class FrameReader:
         """Some frames of a message have come, and not all."""
         return bool(self._unfinished)
 
+    @property
+    def cut_short(self) -> bool:
+        """Some bytes of a frame, or some frames of a message, have come, and not all."""
+        return bool(self._rest or self._unfinished)
+
     def read(self, data: bytes) -> list[Event]:
         """The events that `data` completes.
 

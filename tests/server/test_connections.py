@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 
@@ -669,6 +670,84 @@ async def test_both_sides_may_close_at_once(client, channel, broker):
     await client.write(methods.encode(0, methods.ConnectionClose(200, "bye", 0, 0)))
     assert await names_of_the_rest(client) == ["connection.close", "connection.close-ok"]
     assert broker.server.connection_count == 0
+
+
+# ---- what the log says of ends ----
+
+
+def log_lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    """Level and text of what was logged of connections since the last call, without their names."""
+    found = [(record.levelname, record.getMessage()) for record in caplog.records]
+    caplog.clear()
+    return [(level, text.partition("]: ")[2] or text.partition(": ")[2]) for level, text in found]
+
+
+@pytest.fixture
+def log(caplog, client, channel):
+    """A log at INFO, from here on."""
+    caplog.set_level(logging.INFO, "broker.server")
+    caplog.clear()
+    return caplog
+
+
+async def test_a_clean_close_is_logged_once_at_info(client, channel, log):
+    await client.close()
+    assert log_lines(log) == [("INFO", "closed by the client")]
+
+
+async def test_the_reason_of_a_clients_close_is_logged(client, channel, log):
+    await client.say(methods.ConnectionClose(541, "out of\nluck", 0, 0))
+    await client.ended()
+    assert log_lines(log) == [("INFO", "closed by the client: 541 'out of\\nluck'")]
+
+
+async def test_a_close_by_an_operator_is_logged_once_at_info(broker, client, channel, log):
+    only_connection(broker).close_by_operator("enough")
+    broker.node.end_pass()
+    await client.refused()
+    assert log_lines(log) == [("INFO", "closed: 320 CONNECTION_FORCED - enough")]
+
+
+async def test_a_dropped_socket_without_losses_is_logged_at_info(broker, client, channel, log):
+    await channel.declare("q")
+    await channel.publish(b"", to="q")
+    await channel.consume("q")
+    await channel.message()
+    client.drop()
+    await until(lambda: broker.server.connection_count == 0)
+    assert log_lines(log) == [("INFO", "closed without connection.close: the peer closed the socket")]
+
+
+async def test_a_dropped_socket_with_losses_is_a_warning_that_names_them(broker, client, channel, log):
+    await channel.declare("q")
+    await channel.call(methods.TxSelect(), methods.TxSelectOk)
+    await channel.publish(b"", to="q")
+    await channel.publish(b"", to="q")
+    await channel.settle()
+    await client.write(channel.publishing(b"cut short", to="q")[:-1])
+    client.drop()
+    await until(lambda: broker.server.connection_count == 0)
+    text = (
+        "closed without connection.close: the peer closed the socket; lost: a request that was not complete, "
+        "transactions with 2 messages and 0 acknowledgements"
+    )
+    assert log_lines(log) == [("WARNING", text)]
+
+
+async def test_unsent_deliveries_without_acknowledgement_are_a_loss(broker, caplog):
+    slow = await broker.connect()
+    channel = await slow.channel(1)
+    await channel.declare("q")
+    await channel.consume("q", no_ack=True)
+    publisher = await (await broker.connect()).channel(1)
+    for _ in range(24):
+        await publisher.publish(bytes(MIB), to="q")
+    await publisher.settle()
+    assert only_congested(broker)
+    slow.drop()
+    await until(lambda: broker.server.connection_count == 1)
+    (text,) = [text for level, text in log_lines(caplog) if level == "WARNING"]
+    assert text.endswith("unsent bytes, which may hold deliveries without acknowledgement")
 
 
 # ---- sizes ----

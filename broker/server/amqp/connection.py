@@ -690,9 +690,16 @@ class AmqpConnection:
         self._set_deadline(self.server.options.close_timeout_s, lambda: self.lost(""))
 
     def close_by_operator(self, reason: str) -> None:
-        self.close(ProtocolError(ReplyCode.CONNECTION_FORCED, reason))
+        error = ProtocolError(ReplyCode.CONNECTION_FORCED, reason)
+        if self._listens:
+            logger.info("connection %s: closed: %s", self.name, error)
+        self.close(error)
 
     def _closed_by_peer(self, method: methods.ConnectionClose) -> None:
+        # Some clients say 0 where all is well.
+        usual = method.reply_code in (0, ReplyCode.SUCCESS)
+        said = "" if usual else f": {method.reply_code} {method.reply_text!r}"
+        logger.info("connection %s: closed by the client%s", self.name, said)
         # Exclusive queues are gone before close-ok is sent, so that a client can declare them again at once.
         self._release_all()
         self.send(self.codec.send(methods.ConnectionCloseOk()))
@@ -754,7 +761,7 @@ class AmqpConnection:
             return
         self._gone = True
         if why and self.codec.state is State.RUNNING:
-            logger.warning("connection %s: closed without a connection.close: %s", self.name, why)
+            self._log_loss(why)
         self._cancel_deadline()
         self._stop_heartbeats()
         self.server.pump.remove(self._descriptor)
@@ -764,6 +771,29 @@ class AmqpConnection:
         self._unsent = memoryview(b"")
         self._release_all()
         self.server.closed(self)
+
+    def _log_loss(self, why: str) -> None:
+        """Unacknowledged deliveries go to other consumers: that is no loss."""
+        lost = ", ".join(self._losses())
+        level = logging.WARNING if lost else logging.INFO
+        what = f"{why}; lost: {lost}" if lost else why
+        logger.log(level, "connection %s: closed without connection.close: %s", self.name, what)
+
+    def _losses(self) -> Iterator[str]:
+        """What goes with the socket, and nothing brings back."""
+        if self.codec.cut_short:
+            yield "a request that was not complete"
+        if self._held or self._delayed:
+            yield "requests that were not carried out"
+        open_ones = [channel.transaction for channel in self.channels.values() if channel.transaction]
+        publishes = sum(transaction.publish_count for transaction in open_ones)
+        acks = sum(transaction.ack_count for transaction in open_ones)
+        if publishes or acks:
+            yield f"transactions with {publishes} messages and {acks} acknowledgements"
+        if self._outbox_size and any(
+            channel.delivered_no_ack or channel.got_no_ack for channel in self.channels.values()
+        ):
+            yield f"{self._outbox_size} unsent bytes, which may hold deliveries without acknowledgement"
 
     # ---- showing ----
 

@@ -52,6 +52,9 @@ class _Bell:
     def writable(self) -> None:
         return
 
+    def resume(self) -> None:
+        return
+
     def failed(self, error: Exception) -> None:
         """What storage cannot do ends the process."""
         raise error

@@ -222,6 +222,9 @@ class AmqpConnection:
                 channel.wake_consumers()
         self._update_watch()
 
+    def resume(self) -> None:
+        return
+
     def failed(self, error: Exception) -> None:
         """A bug of ours: this connection ends, the others live. A failure of the disk is raised again."""
         if isinstance(error, StorageError):

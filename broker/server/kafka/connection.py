@@ -218,6 +218,9 @@ class KafkaConnection:
             self.lost()
         self.handle_frames()
 
+    def resume(self) -> None:
+        self.handle_frames()
+
     def failed(self, error: Exception) -> None:
         """A bug of ours: this connection ends, the others live. A failure of the disk is raised again."""
         if isinstance(error, StorageError):

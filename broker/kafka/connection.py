@@ -8,6 +8,7 @@ Limits: `frame_size_max`; a larger or negative size is the peer's fault. Memory 
 
 from __future__ import annotations
 
+import sys
 from struct import Struct
 
 from broker.kafka.errors import RemoteProtocolError
@@ -24,19 +25,27 @@ class Framer:
 
     def __init__(self, frame_size_max: int) -> None:
         self.frame_size_max = frame_size_max
-        self._prefix = b""
+        # What came and is not cut: less than a prefix, or as much as `frames_max` left.
+        self._uncut = b""
         # What came of the frame that is not whole, without its prefix, and how many bytes are missing.
         self._pieces: list[bytes | bytearray] = []
         self._missing = 0
         self.coming_size = 0
         """Bytes of that frame, with those that have not come; 0 before its size is known."""
+        self.more = False
+        """`frames_max` frames were cut and bytes are left; `receive(b"")` goes on."""
+
+    @property
+    def more_size(self) -> int:
+        """Bytes that `more` speaks of."""
+        return len(self._uncut) if self.more else 0
 
     def begun(self, size: int) -> bytes:
         """The first bytes of the frame that is not whole, as far as they are there."""
         return b"".join(self._pieces[:2])[:size] if self._missing else b""
 
-    def receive(self, data: bytes) -> list[bytes]:
-        """The frames that these bytes made whole, without their length prefix.
+    def receive(self, data: bytes, frames_max: int = sys.maxsize) -> list[bytes]:
+        """The first frames that these bytes made whole, without their length prefix.
 
         Raises RemoteProtocolError for a negative size or one above `frame_size_max`.
         """
@@ -50,19 +59,22 @@ class Framer:
             frames.append(b"".join((*self._pieces, data[:at])))
             self._pieces = []
             self._missing = self.coming_size = 0
-        elif self._prefix:
-            data = self._prefix + data
+        elif self._uncut:
+            data = self._uncut + data
+            self._uncut = b""
         end = len(data)
-        while end - at >= 4:
+        while end - at >= 4 and len(frames) < frames_max:
             size = self._size(data, at)
             at += 4
             if size > end - at:
                 self._missing = self.coming_size = size
                 self._keep(data[at:])
+                self.more = False
                 return frames
             frames.append(data[at : at + size])
             at += size
-        self._prefix = data[at:]
+        self._uncut = data[at:]
+        self.more = end - at >= 4
         return frames
 
     def _size(self, data: bytes, at: int) -> int:

@@ -87,3 +87,30 @@ def test_pieces_are_joined_once() -> None:
         assert framer.receive(piece) == []
 
     assert framer.receive(piece) == [piece * pieces]
+
+
+@given(st.lists(st.binary(max_size=40), max_size=8), st.integers(1, 4), st.data())
+def test_so_many_frames_at_a_time(frames: list[bytes], frames_max: int, data: st.DataObject) -> None:
+    stream = prefixed(frames)
+    cut = data.draw(st.integers(0, len(stream)))
+    framer = Framer(100)
+    found = []
+    for piece in (stream[:cut], stream[cut:]):
+        portion = framer.receive(piece, frames_max)
+        found += portion
+        while framer.more:
+            assert len(portion) == frames_max
+            assert framer.more_size >= 4
+            portion = framer.receive(b"", frames_max)
+            found += portion
+        assert framer.more_size == 0
+
+    assert found == frames
+
+
+def test_frames_that_are_left_are_judged_when_they_are_cut() -> None:
+    framer = Framer(100)
+
+    assert framer.receive(prefixed([b"one"]) + (101).to_bytes(4), 1) == [b"one"]
+    with pytest.raises(RemoteProtocolError):
+        framer.receive(b"", 1)

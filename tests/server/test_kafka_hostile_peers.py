@@ -16,7 +16,7 @@ from broker.kafka.errors import ErrorCode
 from broker_here import until
 from kafka_bodies import draw
 from kafka_here import kafka_here
-from kafka_wire import KafkaClient, batch, fetch_body, produce_body, values_of
+from kafka_wire import Ended, KafkaClient, batch, fetch_body, produce_body, values_of
 from scram_client import ScramClient
 
 CLIENTS = 120
@@ -183,3 +183,52 @@ async def test_the_conversation_without_accidents_is_answered(kafka):
             client.forget_last()
         else:
             await client.call(each, body, 12 if each is api.FETCH else None)
+
+
+# ---- too much at once ----
+
+PIPELINED = 20_000
+
+
+async def test_thousands_of_pipelined_requests_leave_others_their_turns(kafka):
+    """One read of them is up to a mebibyte, which took seconds to handle in one piece."""
+    flood, bystander = await kafka.dial(), await kafka.dial()
+    await bystander.call(api.API_VERSIONS)
+    (connection,) = (peer for peer in kafka.node.peers if not peer.received_count)
+    request = b"".join(map(bytes, api.write_request(api.API_VERSIONS, 0, 1, "flood", {})))
+    turns = 0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(flood.write, request * PIPELINED)
+        nursery.start_soon(read_frames, flood, PIPELINED)
+        while connection.received_count < PIPELINED:
+            await bystander.call(api.API_VERSIONS)
+            turns += 1
+    assert turns > 25
+
+
+async def read_frames(client: KafkaClient, count: int) -> None:
+    for _ in range(count):
+        await client.frame()
+
+
+async def test_requests_that_wait_for_a_later_pass_are_handled_though_the_client_has_closed(kafka):
+    client = await kafka.dial()
+    await client.create("topic")
+    count = 500
+    body = produce_body("topic", batch([b"x"]), acks=0)
+    octets = b"".join(client.written(api.PRODUCE, body) for _ in range(count))
+    await client.write(octets)
+    await client.stream.aclose()
+    partition = kafka.node.topics.topic("/", "topic").partitions[0]
+    with trio.fail_after(10):
+        await until(lambda: partition.high_watermark == count)
+
+
+async def test_a_frame_that_cannot_be_behind_thousands_that_can(kafka, caplog):
+    client = await kafka.dial()
+    request = b"".join(map(bytes, api.write_request(api.API_VERSIONS, 0, 1, "odd", {})))
+    await client.write(request * 3000 + struct.pack(">i", -5))
+    await read_frames(client, 2500)
+    with pytest.raises(Ended):
+        await read_frames(client, 501)
+    assert "a frame of -5 bytes" in caplog.text

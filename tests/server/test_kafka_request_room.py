@@ -44,6 +44,21 @@ def test_small_frames_are_always_read() -> None:
     assert len(inbox.take()) == SMALL_SIZE
 
 
+def test_thousands_of_small_frames_count_before_they_are_cut() -> None:
+    room = RequestRoom(1 << 20)
+    inbox, _ = inbox_in(room)
+    count = 3000
+    inbox.receive(frame(20) * count)
+    inbox.settle(0, stranger=False)
+    assert count * 20 <= room.taken <= count * 24
+    for _ in range(count):
+        assert inbox
+        assert inbox.take() == frame(20)[4:]
+    assert not inbox
+    inbox.settle(0, stranger=False)
+    assert room.taken == 0
+
+
 def test_a_large_frame_counts_as_a_whole_when_it_is_let_in_and_until_it_is_handled() -> None:
     room = RequestRoom(10_000)
     inbox, _ = inbox_in(room)
@@ -124,7 +139,7 @@ def test_what_is_counted_is_what_is_kept(sizes: list[int], walk: list[tuple[str,
         if verb == "octets" and may_read[number]:
             inbox.receive(streams[number][:size])
             streams[number] = streams[number][size:]
-        elif verb == "take" and len(inbox):
+        elif verb == "take" and inbox:
             inbox.take()
         elif verb == "hold":
             held[number] = size if not held[number] else 0

@@ -4,7 +4,8 @@ Flow:   the pump says readable: requests are read and handled at once; a handler
         are collected in the order of the requests and sent at the end of the pass with one call.
 Limits: a frame has at most `request_size_max` octets, less before the login, and is not read while others' take too much
         memory (`request_room.py`). `_PENDING_MAX` requests may be unanswered, and nothing more is handled while `_OUTBOX_HIGH` octets wait to be sent, while a login is
-        checked, or while the disk does not keep up or is full and the request is one to produce.
+        checked, or while the disk does not keep up or is full and the request is one to produce. When its share of
+        a pass is over, it goes on in a later pass.
 Spec:   Kafka answers the requests of a connection one after another; here a later one may be handled before an
         earlier one has its answer, but never answered before it.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -209,7 +211,7 @@ class KafkaConnection:
     def hung_up(self) -> None:
         if self._reading:
             self.readable()
-        else:
+        elif not self._can_go_on:  # a client that expects no answers may close behind its requests
             self.lost()
 
     def writable(self) -> None:
@@ -250,12 +252,26 @@ class KafkaConnection:
             or self._outbox.size > _OUTBOX_HIGH
         )
 
+    @property
+    def _can_go_on(self) -> bool:
+        """Requests are there that only wait for a later pass."""
+        return bool(self._inbox) and not self._waits
+
     def handle_frames(self) -> None:
-        """What came, as far as there is room for more requests."""
-        while self._inbox and not self.gone and not self._waits:
-            self._handle(self._inbox.take())
+        """What came, as far as there is room for more requests and time in this pass."""
+        while not self.gone and not self._waits and (frame := self._take()) is not None:
+            self._handle(frame)
+            if time.perf_counter() > self.server.pump.share_ends:
+                break
         if not self.gone:
             self._update_watch()
+
+    def _take(self) -> bytes | None:
+        try:
+            return self._inbox.take()
+        except RemoteProtocolError as error:
+            self.refuse(str(error))
+            return None
 
     def _handle(self, frame: bytes) -> None:
         self.received_count += 1
@@ -364,9 +380,7 @@ class KafkaConnection:
             if parts:
                 self.sent_count += 1
                 self.send(parts)
-        if self._inbox:
-            self.server.handle_soon(self)
-        if self._over:
+        if self._inbox or self._over:
             self.server.flush_soon(self)
 
     def send(self, parts: list[Part]) -> None:
@@ -395,12 +409,14 @@ class KafkaConnection:
     def _update_watch(self) -> None:
         if self.gone:
             return
-        # A frame that waited for room in the outbox is handled in the next pass, when there is room in the socket, too.
-        writing = self._outbox.size > 0 or (bool(self._inbox) and not self._waits)
+        writing = self._outbox.size > 0
         # Frames that wait are enough: more is read when they are handled.
         may_come = self._over or self._inbox.settle(self._held_size, stranger=self.user is None)
         reading = may_come and not self._waits and not self._inbox
-        ending = not reading and not writing
+        goes_on = self._can_go_on
+        if goes_on:
+            self.server.pump.defer(self)
+        ending = not (reading or writing or goes_on)
         if (reading, writing, ending) != (self._reading, self._writing, self._ending):
             self._reading, self._writing, self._ending = reading, writing, ending
             self.server.pump.watch(self, reading=reading, writing=writing, ending=ending)

@@ -75,7 +75,6 @@ class KafkaServer:
         self._nursery = nursery
         self._connections: dict[KafkaConnection, None] = {}
         self._unflushed: dict[KafkaConnection, None] = {}
-        self._ready: dict[KafkaConnection, None] = {}
         self._rung: dict[Callable[[], None], None] = {}
         self.sessions_size = 0
         """Octets that all sessions of fetches take in memory, about."""
@@ -120,7 +119,6 @@ class KafkaServer:
             self.sessions_size -= connection.session.size
             connection.session = None
         self._unflushed.pop(connection, None)
-        self._ready.pop(connection, None)
         self.node.peers.pop(connection, None)
         if not self._connections:
             self._empty.set()
@@ -145,10 +143,6 @@ class KafkaServer:
     def flush_soon(self, connection: KafkaConnection) -> None:
         self._unflushed[connection] = None
 
-    def handle_soon(self, connection: KafkaConnection) -> None:
-        """It has frames, and had too many unanswered."""
-        self._ready[connection] = None
-
     def ring_soon(self, call: Callable[[], None]) -> None:
         """Call it at the end of the pass, once however often it was asked for."""
         self._rung[call] = None
@@ -157,10 +151,7 @@ class KafkaServer:
         rung, self._rung = self._rung, {}
         for call in rung:
             call()
-        while self._ready or self._unflushed:  # whoever is lost in sending may set others free
-            ready, self._ready = self._ready, {}
-            for connection in ready:
-                connection.guard(connection.handle_frames)
+        while self._unflushed:  # a connection that is lost in sending may set others free
             unflushed, self._unflushed = self._unflushed, {}
             for connection in unflushed:
                 connection.guard(connection.flush)

@@ -17,6 +17,7 @@ Spec:   AMQP 0-9-1 section 2.2.4 and 4.2.2; the texts are RabbitMQ's.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
@@ -149,17 +150,17 @@ class Connection:
     def frame_max(self, octets: int) -> None:
         self._reader.frame_max = octets
 
-    def receive(self, data: bytes) -> list[Event]:
-        """What the peer's octets mean, in their order.
+    def receive(self, data: bytes, runs_max: int = sys.maxsize) -> list[Event]:
+        """What the peer's octets mean, in their order, as far as the reader comes with `runs_max`.
 
         The last event is ProtocolFailed when a rule was broken. Once closing, nothing but the end of
-        the closing comes through. During the handshake nothing comes behind what a server must answer:
-        if there is `more`, then another call gives it, when the answer was sent.
+        the closing comes through. During the handshake nothing comes behind what a server must answer.
+        If there is `more`, then another call gives it, when the answer was sent.
         """
         if self._reader.failed and not self._later:
             return self._look_for_close_ok(data)
         if self.state is State.RUNNING and not self._later:
-            events: list[Event] = self._reader.read(data)  # type: ignore[assignment]
+            events: list[Event] = self._reader.read(data, runs_max)  # type: ignore[assignment]
             for index, event in enumerate(events):
                 if type(event) is MethodReceived and event.channel == 0:
                     return self._judge(events, index)
@@ -167,9 +168,9 @@ class Connection:
         if self.state is State.CLOSED:
             return []
         if self.state is State.HEADER and len(self._header) < len(PROTOCOL_HEADER):
-            return self._receive_header(data)
+            return self._receive_header(data, runs_max)
         later, self._later = self._later, []
-        return self._judge_early([*later, *self._reader.read(data)])
+        return self._judge_early([*later, *self._reader.read(data, runs_max)])
 
     @property
     def cut_short(self) -> bool:
@@ -178,8 +179,8 @@ class Connection:
 
     @property
     def more(self) -> bool:
-        """Something came together with what was to be answered first."""
-        return bool(self._later)
+        """Something came together with what was to be answered first, or was more than `runs_max`."""
+        return bool(self._later) or self._reader.more
 
     def _look_for_close_ok(self, data: bytes) -> list[Event]:
         """Of a stream that cannot be read any more, one thing still counts: a close-ok at its end."""
@@ -189,7 +190,7 @@ class Connection:
         self.state = State.CLOSED
         return [MethodReceived(0, methods.ConnectionCloseOk())]
 
-    def _receive_header(self, data: bytes) -> list[Event]:
+    def _receive_header(self, data: bytes, runs_max: int) -> list[Event]:
         missing = len(PROTOCOL_HEADER) - len(self._header)
         self._header += data[:missing]
         known = (PROTOCOL_HEADER, _OLD_HEADER)
@@ -198,7 +199,7 @@ class Connection:
             return [HeaderRefused(self._header)]
         if self._header not in known:
             return []
-        self._later += self._reader.read(data[missing:])
+        self._later += self._reader.read(data[missing:], runs_max)
         return [HeaderReceived()]
 
     def _judge_early(self, events: list[Event]) -> list[Event]:

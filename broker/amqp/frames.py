@@ -18,6 +18,7 @@ Why:    This is the hottest file of the broker. A publisher in a loop sends the 
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -342,6 +343,7 @@ class FrameReader:
         "_unfinished_size",
         "failed",
         "frame_max",
+        "more",
     )
 
     def __init__(self, message_size_max: int) -> None:
@@ -350,6 +352,8 @@ class FrameReader:
         self._rest = b""
         self.failed = False
         """The stream broke a rule: nothing is read any more."""
+        self.more = False
+        """The last `read` reached its limit: another one with no data goes on."""
         self._publishes: dict[bytes, _Publish] = {}
         self._unfinished: dict[int, _Unfinished] = {}
         self._unfinished_size = 0
@@ -369,8 +373,8 @@ class FrameReader:
         """Some bytes of a frame, or some frames of a message, have come, and not all."""
         return bool(self._rest or self._unfinished)
 
-    def read(self, data: bytes) -> list[Event]:
-        """The events that `data` completes.
+    def read(self, data: bytes, runs_max: int = sys.maxsize) -> list[Event]:
+        """The events that `data` completes, of so many frames or runs of frames at most.
 
         The last one is ProtocolFailed when the stream broke a rule; nothing is read after that.
         """
@@ -380,8 +384,11 @@ class FrameReader:
         buffer = self._rest + data if self._rest else data
         at = 0
         end = len(buffer)
+        self.more = False
         try:
-            while end - at >= FRAME_OVERHEAD:
+            for _ in range(runs_max):
+                if end - at < FRAME_OVERHEAD:
+                    break
                 if buffer.startswith(self._alike, at):
                     after = self._read_alike(buffer, at, end, events)
                 elif buffer.startswith(_ACK_MIDDLE, at + 3) and end - at >= _ACK_FRAME_SIZE:
@@ -395,6 +402,8 @@ class FrameReader:
                     if after == at:
                         break
                 at = after
+            else:
+                self.more = True
         except ProtocolError as error:
             events.append(ProtocolFailed(error))
             self.failed = True

@@ -383,6 +383,27 @@ def test_runs_say_what_the_frames_say(stream: bytes, data: st.DataObject) -> Non
         assert told(read(FrameReader(MESSAGE_SIZE_MAX), pieces)) == expected
 
 
+@given(_damaged(_streams(_PUBLISHES)), st.integers(1, 3), st.data())
+def test_a_reader_with_a_limit_goes_on_where_it_stopped(
+    stream: bytes, runs_max: int, data: st.DataObject
+) -> None:
+    reader = FrameReader(MESSAGE_SIZE_MAX)
+    reader.frame_max = FRAME_MAX
+    events: list[Event] = []
+    for piece in data.draw(_cut(stream)):
+        events += reader.read(piece, runs_max)
+        while reader.more:
+            events += reader.read(b"", runs_max)
+    assert told(events) == _without_ticket(naive(stream))
+
+
+def test_a_reader_with_a_limit_reads_no_more_than_that() -> None:
+    reader = FrameReader(MESSAGE_SIZE_MAX)
+    declare = methods.encode(1, methods.QueueDeclare(queue="q", passive=True))
+    assert len(reader.read((declare + HEARTBEAT_FRAME) * 5, 4)) == 2
+    assert reader.more
+
+
 def test_a_deliver_frame_that_is_too_large_is_refused_with_its_content_behind_it() -> None:
     deliver = methods.encode_payload(methods.BasicDeliver("c", 1, False, "e" * FRAME_MAX, ""))
     stream = frame(1, 1, deliver) + content.build(1, b"\0\0", b"body", FRAME_MAX)

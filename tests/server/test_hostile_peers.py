@@ -6,6 +6,7 @@ import logging
 import os
 import random
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from broker.amqp.properties import Properties
 from broker.amqp.spec import PROTOCOL_HEADER
 from broker_here import BrokerHere, until
 from process import BrokerProcess
+from turns import longest_wait
 
 MIB = 1 << 20
 
@@ -222,6 +224,88 @@ async def test_tables_in_tables(broker, caplog, depth):
     else:
         assert (await client.refused()).reply_code == 502
     no_bugs(caplog)
+
+
+# ---- too much at once ----
+
+
+async def wait_beside(broker: BrokerHere, flood: Client, octets: bytes) -> float:
+    """How long another client waits while what `flood` pipelines is carried out (see `longest_wait`)."""
+    bystander = await broker.connect()
+    channel = await bystander.channel(1)
+    await channel.declare("bystander")
+
+    async def pour() -> None:
+        await flood.write(octets + frame(methods.BasicQos()))
+        while not isinstance(await flood.next(1), methods.BasicQosOk):
+            pass
+
+    return await longest_wait(lambda: channel.depth("bystander"), pour)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        frame(methods.QueueDeclare(queue="flood", passive=True)),
+        frame(methods.BasicGet(queue="flood")),
+        frame(methods.ChannelOpen(), 2) + frame(methods.ChannelClose(200, "", 0, 0), 2),
+    ],
+    ids=["declare", "get", "open"],
+)
+async def test_thousands_of_pipelined_methods_leave_others_their_turns(broker, piece):
+    """One read of them is up to 256 KiB, which took half a second to carry out in one piece."""
+    flood = await broker.connect()
+    channel = await flood.channel(1)
+    await channel.declare("flood", arguments={"x-max-length": 1})
+    octets = piece * (400_000 // len(piece))
+    assert await wait_beside(broker, flood, octets) < 0.3
+
+
+async def test_messages_for_many_queues_leave_others_their_turns(broker):
+    """A few hundred of them with different keys are one read, and 100,000 copies."""
+    flood = await broker.connect()
+    channel = await flood.channel(1)
+    for number in range(100):
+        await channel.declare(f"copy-{number}", arguments={"x-max-length": 1})
+        await channel.bind(f"copy-{number}", "amq.fanout")
+    octets = b"".join(publish(b"", exchange="amq.fanout", to=f"key-{number}") for number in range(1000))
+    await flood.write(octets)  # all keys are known then
+    await channel.depth("copy-0")
+    assert await wait_beside(broker, flood, octets) < 0.3
+
+
+async def test_pipelined_methods_are_answered_in_their_order(broker):
+    client = await broker.connect()
+    channel = await client.channel(1)
+    await channel.declare("q")
+    count = 3000
+    pairs = [
+        publish(b"%d" % number, to="q") + frame(methods.BasicGet(queue="q", no_ack=True))
+        for number in range(count)
+    ]
+    await client.write(b"".join(pairs) + frame(methods.ChannelClose(200, "bye", 0, 0)))
+    answers = [await channel.next() for _ in range(count + 1)]
+    assert [message.body for message in answers[:-1]] == [b"%d" % number for number in range(count)]
+    assert isinstance(answers[-1], methods.ChannelCloseOk)
+    await client.close()
+
+
+async def test_what_waits_for_a_later_pass_is_carried_out_though_the_client_has_hung_up(broker):
+    client = await broker.connect()
+    channel = await client.channel(1)
+    await channel.declare("q")
+    count = 3000
+    client.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    octets = b"".join(
+        publish(b"", to="q", message_id=f"{number}") + frame(methods.BasicAck(0, True))
+        for number in range(count)
+    )
+    await client.write(octets)
+    queue = broker.node.topology.vhosts["/"].queues["q"]
+    await until(lambda: queue.ready_count)
+    client.drop()
+    await until(lambda: not broker.server.connection_count)
+    assert queue.ready_count == count
 
 
 # ---- too much, or nothing ----

@@ -4,7 +4,7 @@ Flow:   the pump says readable: what came is parsed and carried out at once; wha
         and sent with one call at the end of the pass. Nothing here awaits; a login runs in a task.
 Limits: reads stop while more than `_OUTBOX_HIGH` octets wait to be sent, while a definition becomes durable,
         and, for publishers, while an alarm is on or the disk does not keep up; what was read already waits when `_OUTBOX_MAX` are to be
-        sent. Handshake and closing have deadlines.
+        sent, or when its share of a pass is over: then it goes on in a later pass. Handshake and closing have deadlines.
 Spec:   AMQP 0-9-1 section 2.2.4; RabbitMQ's rabbit_reader for texts, heartbeats and connection.blocked.
 """
 
@@ -15,6 +15,7 @@ import logging
 import socket
 import struct
 import termios
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -31,7 +32,7 @@ from broker.amqp.connection import (
     State,
 )
 from broker.amqp.errors import ProtocolError
-from broker.amqp.frames import MethodReceived, ProtocolFailed
+from broker.amqp.frames import MethodReceived, ProtocolFailed, Publishes
 from broker.amqp.spec import FRAME_SIZE_MIN, PROTOCOL_HEADER, ReplyCode
 from broker.model.queue import Queue
 from broker.model.user import Permission, User
@@ -56,6 +57,10 @@ _RECEIVE_SIZE_MAX: Final = 256 * 1024
 # out of what was read, and replies are dropped.
 _OUTBOX_HIGH: Final = 1024 * 1024
 _OUTBOX_MAX: Final = 64 * 1024 * 1024
+# Frames, or runs of them, that are parsed at once; and runs of messages that are published before the clock is
+# looked at for the first time: each may go to a thousand queues.
+_RUNS_MAX: Final = 256
+_RUNS_MIN: Final = 8
 # Joining is cheaper than gathering, until the pieces are large.
 _JOIN_MAX: Final = 1024 * 1024
 _GATHER_MAX: Final = 512
@@ -154,7 +159,7 @@ class AmqpConnection:
         self._starved = False
         # What came while we wait for the disk or for a password; None when we do not.
         self._held: list[Event] | None = None
-        # What came, and waits for room in the outbox.
+        # What came, and waits for room in the outbox or for a later pass.
         self._delayed: list[Event] = []
         self._blocked = False
         self._told_blocked = False
@@ -207,7 +212,7 @@ class AmqpConnection:
     def hung_up(self) -> None:
         if self._reading:
             self.readable()  # which says why
-        else:
+        elif not self._can_go_on:
             self.lost("the peer hung up")
 
     def writable(self) -> None:
@@ -216,14 +221,16 @@ class AmqpConnection:
             self.flush()
         if self._starved and not self.congested:
             self._starved = False
-            delayed, self._delayed = self._delayed, []
-            self._carry_out(delayed)
+            self.resume()
             for channel in self.channels.values():
                 channel.wake_consumers()
         self._update_watch()
 
     def resume(self) -> None:
-        return
+        delayed, self._delayed = self._delayed, []
+        self._carry_out(delayed)
+        self._carry_out_more()
+        self._update_watch()
 
     def failed(self, error: Exception) -> None:
         """A bug of ours: this connection ends, the others live. A failure of the disk is raised again."""
@@ -249,17 +256,28 @@ class AmqpConnection:
     # ---- coming in ----
 
     def receive(self, data: bytes) -> None:
-        """Carry out what these octets complete."""
-        self._carry_out(self.codec.receive(data))
-        self._carry_out_more()
+        """Carry out what these octets complete, as far as there is time in this pass."""
+        self._carry_out(self.codec.receive(data, _RUNS_MAX))
+        if self._delayed or self.codec.more:
+            self._carry_out_more()
+            self._update_watch()
 
     def _carry_out_more(self) -> None:
-        """What came in one piece with what has been answered now."""
-        while self.codec.more and self._held is None:
-            self._carry_out(self.codec.receive(b""))
+        """What came in one piece with what has been answered now, or with much else."""
+        ends = self.server.pump.share_ends
+        while self._can_go_on and not self._delayed and time.perf_counter() <= ends:
+            self._carry_out(self.codec.receive(b"", _RUNS_MAX))
+
+    @property
+    def _can_go_on(self) -> bool:
+        """What came only waits for a later pass."""
+        return (bool(self._delayed) or self.codec.more) and self._held is None and not self.overfull
 
     def _carry_out(self, events: list[Event]) -> None:
         channels = self.channels
+        share_ends = self.server.pump.share_ends
+        clock = time.perf_counter
+        portion = _RUNS_MIN
         for index, event in enumerate(events):
             if self._held is not None:
                 self._held += events[index:]
@@ -267,6 +285,9 @@ class AmqpConnection:
             if self.overfull:
                 self._delayed += events[index:]
                 self._starved = True
+                return
+            if index and clock() > share_ends:
+                self._delayed += events[index:]
                 return
             if self._gone:
                 return
@@ -278,6 +299,10 @@ class AmqpConnection:
             number = event.channel
             channel = channels.get(number)
             if channel is not None:
+                if type(event) is Publishes and len(event.runs) > portion:
+                    events.insert(index + 1, Publishes(number, event.runs[portion:]))
+                    event = Publishes(number, event.runs[:portion])
+                    portion *= 2
                 channel.handle(event)
             elif number == 0 and isinstance(event, MethodReceived):
                 self._handle_own(event.method)
@@ -455,6 +480,7 @@ class AmqpConnection:
         reading = not (
             self._held is not None
             or self._delayed
+            or self.codec.more
             or self._blocked
             or self._slowed
             or self._outbox_size > _OUTBOX_HIGH
@@ -463,6 +489,8 @@ class AmqpConnection:
             if not self._unsent and not self._outbox and not self._hang_up():
                 return
             reading = self._draining
+        if self._can_go_on:
+            self.server.pump.defer(self)
         # Whoever is blocked may be so for hours: it must not stay that long when its peer has gone.
         ending = self._blocked and not reading
         if (reading, writing, ending) != (self._reading, self._writing, self._ending):

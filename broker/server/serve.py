@@ -2,7 +2,7 @@
 
 Flow:   `serve` opens the listeners, has everything prepared that clients expect, accepts them, and runs until it is
         told to stop.
-Limits: 1,024 connections wait to be accepted; 64 file descriptors are not for connections, so that the
+Limits: 1,024 connections wait to be accepted, of which 16 are in one turn; 64 file descriptors are not for connections, so that the
         disk can be written whatever clients do; a stop takes at most `stop_timeout_s`.
 """
 
@@ -30,6 +30,7 @@ from broker.server.pump import Pump
 logger = logging.getLogger("broker.server")
 
 _BACKLOG = 1024
+_ACCEPTED_MAX = 16
 _SPARE_DESCRIPTORS = 64
 _PAUSE_S = 0.1
 
@@ -198,7 +199,7 @@ async def _accept(sock: socket.socket, accept: Accept, scope: trio.CancelScope) 
         told = ""
         while True:
             await trio.lowlevel.wait_readable(sock)
-            trouble = _accept_one(sock, accept)
+            trouble = _accept_some(sock, accept)
             if trouble and trouble != told:  # once, and not as often as clients try again
                 logger.error("listener: cannot accept: %s", trouble)
             told = trouble
@@ -206,14 +207,27 @@ async def _accept(sock: socket.socket, accept: Accept, scope: trio.CancelScope) 
                 await trio.sleep(_PAUSE_S)
 
 
-def _accept_one(sock: socket.socket, accept: Accept) -> str:
-    """Accept a connection, if one is there; what the trouble is if there is some that is not the peer's."""
-    try:
-        connected, peer = sock.accept()
-    except (BlockingIOError, ConnectionError):
-        return ""
-    except OSError as error:
-        return error.strerror or str(error)
+def _accept_some(sock: socket.socket, accept: Accept) -> str:
+    """Accept the connections that wait; returns what the trouble is if there is some that is not the peer's.
+
+    While other clients keep the broker busy a turn comes every few milliseconds.
+    """
+    for _ in range(_ACCEPTED_MAX):
+        try:
+            connected, peer = sock.accept()
+        except BlockingIOError:
+            break
+        except ConnectionError:
+            continue
+        except OSError as error:
+            return error.strerror or str(error)
+        trouble = _take(connected, peer, accept)
+        if trouble:
+            return trouble
+    return ""
+
+
+def _take(connected: socket.socket, peer: tuple[str, int], accept: Accept) -> str:
     if connected.fileno() >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE_DESCRIPTORS:
         connected.close()
         return "too many open files"

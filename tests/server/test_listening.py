@@ -111,6 +111,27 @@ async def test_accept_may_fail(tmp_path, number):
         await until(lambda: server.connection_count == 0)
 
 
+async def test_a_turn_accepts_several_and_not_all() -> None:
+    """One a turn would be 200 a second beside a client that keeps the broker busy."""
+    turns: list[list[str]] = [[]]
+
+    def accept(sock: socket.socket, peer: tuple[str, int], here: tuple[str, int]) -> None:
+        sock.close()
+        turns[-1].append(peer[0])
+
+    (sock,) = serve.listen(serve.Address("127.0.0.1", 0))
+    dialled = [socket.create_connection(sock.getsockname()) for _ in range(40)]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve._accept, sock, accept, trio.CancelScope())
+        while sum(map(len, turns)) < len(dialled):
+            turns.append([])
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    for each in dialled:
+        each.close()
+    assert max(map(len, turns)) == 16
+
+
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
 async def test_no_room_is_said_once_and_tried_again(tmp_path, autojump_clock, caplog, number):
     failures: list[OSError | str] = [OSError(number, os.strerror(number)) for _ in range(3)]

@@ -31,7 +31,9 @@ def test_plain_flags(arguments, flags):
     assert plain_serve_flags(["serve", *arguments.split()]) == flags
 
 
-@pytest.mark.parametrize("arguments", [["--data"], ["--data", ""], ["--data="], ["--data", "-d"], ["--data=-d"]])
+@pytest.mark.parametrize(
+    "arguments", [["--data"], ["--data", ""], ["--data="], ["--data", "-d"], ["--data=-d"]]
+)
 def test_values_that_need_typer(arguments):
     assert plain_serve_flags(["serve", *arguments]) is None
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 from broker.amqp import deliveries, frames, methods
 from broker.amqp.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
@@ -118,11 +118,14 @@ _ENDING = (State.CLOSING, State.ANSWER_CLOSE, State.CLOSED)
 class HeaderReceived:
     """The peer speaks AMQP 0-9-1; the server sends `connection.start` now."""
 
+    channel: ClassVar = 0
+
 
 @dataclass(slots=True, eq=False)
 class HeaderRefused:
     """The peer speaks something else: it is answered with our protocol header and closed."""
 
+    channel: ClassVar = 0
     octets: bytes
 
 

@@ -21,7 +21,7 @@ import struct
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import ClassVar, Final, TypeAlias
 
 from broker.amqp import content, methods
 from broker.amqp.errors import ProtocolError, RemoteProtocolError
@@ -285,6 +285,7 @@ class OversizedContent:
 class ProtocolFailed:
     """The stream broke a rule and can be read no further."""
 
+    channel: ClassVar = 0
     error: ProtocolError
 
 

@@ -175,6 +175,13 @@ class Flusher:
 
     # ---- running ----
 
+    @property
+    def due(self) -> bool:
+        """`flush` has something to do."""
+        if self._running is not None or self._failed:
+            return False
+        return self._has_work() or self._checkpoint_wanted()
+
     def flush(self) -> None:
         """Start a commit, unless one runs or there is nothing to do."""
         if self._running is not None or self._failed:

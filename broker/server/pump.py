@@ -60,10 +60,16 @@ class Socket(Protocol):
 class Pump:
     """Watches sockets."""
 
-    def __init__(self, end_pass: Callable[[], None], end_turn: Callable[[], None]) -> None:
-        """`end_pass` is called after each pass, `end_turn` when nobody is ready any more or others wait.
+    def __init__(
+        self,
+        end_pass: Callable[[], None],
+        turn_is_due: Callable[[], bool],
+        end_turn: Callable[[], None],
+    ) -> None:
+        """`end_pass` is called after each pass.
 
-        What is dear and serves all that came in, as starting a commit, belongs to the turn.
+        Expensive work that all sockets share, as starting a commit, is done in `end_turn`: when `turn_is_due`
+        says that there is some, and no socket is ready any more or 4 ms are over.
         """
         self._epoll = epoll()
         self._sockets: dict[int, Socket] = {}
@@ -74,6 +80,7 @@ class Pump:
         self.share_ends = 0.0
         """When the socket that is being served should defer the rest, by `time.perf_counter`."""
         self._end_pass = end_pass
+        self._turn_is_due = turn_is_due
         self._end_turn = end_turn
 
     def add(self, socket: Socket) -> None:
@@ -110,10 +117,11 @@ class Pump:
             lingers = self._serve(0)
             yielded = time.perf_counter()
             while lingers:
-                turn_ends = time.perf_counter() + _TURN_S
-                while self._serve(0) and time.perf_counter() < turn_ends:
-                    pass
-                self._end_turn()
+                if self._turn_is_due():
+                    turn_ends = time.perf_counter() + _TURN_S
+                    while self._serve(0) and time.perf_counter() < turn_ends:
+                        pass
+                    self._end_turn()
                 if time.perf_counter() - yielded > _TURN_S:
                     await trio.lowlevel.checkpoint()
                     yielded = time.perf_counter()

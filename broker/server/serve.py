@@ -113,7 +113,7 @@ async def serve(
     `prepare` is done before anybody is accepted, and whoever comes meanwhile waits. At the end they stop accepting,
     tell their clients, and leave within the timeout.
     """
-    pump = Pump(partial(node.end_pass, commit=False), node.flusher.flush)
+    pump = Pump(partial(node.end_pass, commit=False), lambda: node.flusher.due, node.flusher.flush)
     try:
         async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
             servers = Servers(

@@ -91,7 +91,7 @@ async def test_in_a_confirm_that_waited_for_nothing(broker, client, channel, cap
 
 async def test_in_an_answer_that_waited_for_the_disk(broker, client, channel, caplog, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr(Channel, "_reply_held", bug)
+        patched.setattr(Channel, "_answer", bug)
         await channel.send(methods.QueueDeclare(queue="q", durable=True))
         await check_refused(client)
     assert logged(caplog) == [Bug]
@@ -233,7 +233,7 @@ async def test_the_disk_fails_in_a_timer(tmp_path):
 
 async def test_the_disk_fails_while_a_definition_waits(tmp_path, monkeypatch):
     async def declare(broker: BrokerHere, channel: Any) -> None:
-        monkeypatch.setattr(Channel, "_reply_held", no_disk)
+        monkeypatch.setattr(Channel, "_answer", no_disk)
         await channel.send(methods.QueueDeclare(queue="q", durable=True))
 
     await check_ends(tmp_path, declare)

@@ -56,7 +56,7 @@ class Watched:
 
     def __init__(self) -> None:
         self.calls: list[str] = []
-        self.pump = Pump(lambda: self.calls.append(END), lambda: None)
+        self.pump = Pump(lambda: self.calls.append(END), lambda: True, lambda: None)
         self.peers: list[Peer] = []
 
     def peer(self, name: str) -> Peer:

@@ -282,7 +282,7 @@ class AmqpConnection:
             if self._held is not None:
                 self._held += events[index:]
                 return
-            if self.overfull:
+            if self._outbox_size > _OUTBOX_MAX:
                 self._delayed += events[index:]
                 self._starved = True
                 return
@@ -293,9 +293,6 @@ class AmqpConnection:
                 return
             if self._over and not _is_of_closing(event):
                 continue
-            if isinstance(event, HeaderReceived | HeaderRefused | ProtocolFailed):
-                self._handle_beginning(event)
-                continue
             number = event.channel
             channel = channels.get(number)
             if channel is not None:
@@ -303,7 +300,9 @@ class AmqpConnection:
                     events.insert(index + 1, Publishes(number, event.runs[portion:]))
                     event = Publishes(number, event.runs[:portion])
                     portion *= 2
-                channel.handle(event)
+                channel.handle(event)  # type: ignore[arg-type]  # the others have a number of no channel
+            elif isinstance(event, HeaderReceived | HeaderRefused | ProtocolFailed):
+                self._handle_beginning(event)
             elif number == 0 and isinstance(event, MethodReceived):
                 self._handle_own(event.method)
             else:

@@ -11,12 +11,11 @@ Why:    Batches are made when they go to the files, so that one batch holds what
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from itertools import groupby
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from broker.amqp.frames import Envelope
-from broker.model.message import Slice, envelopes_of
+from broker.model.message import Slice, earliest
 from broker.node import records
 from broker.storage import batch as batches
 from broker.storage import journal, recovery
@@ -32,8 +31,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("broker.node")
 
-# envelope, contents, offsets, body size, expires at, transient: a tuple, as it costs a tenth of an object.
-Pushed: TypeAlias = tuple[Envelope, list[bytes], range, int | None, int, bool]
+# envelope, contents, offsets, body size, expires at, transient, and where they differ the envelope of each and
+# when each expires: a tuple, as it costs a tenth of an object.
+Pushed: TypeAlias = tuple[
+    Envelope, list[bytes], range, int | None, int, bool, Sequence[Envelope] | None, list[int] | None
+]
 
 _READ_SIZE = 1024 * 1024
 # What a message costs in memory beside its body.
@@ -93,28 +95,21 @@ class QueueStore:
     # ---- what a queue asks for ----
 
     def append(self, piece: Slice, transient: bool) -> None:
-        if piece.envelopes is None and piece.expiries is None:
-            envelope = piece.envelope
-            assert type(envelope) is Envelope
-            self._pushed.append(
-                (envelope, piece.contents, piece.offsets, piece.body_size, piece.expires_at, transient)
+        envelope: Any = piece.envelope
+        envelopes: Any = piece.envelopes
+        self._pushed.append(
+            (
+                envelope,
+                piece.contents,
+                piece.offsets,
+                piece.body_size,
+                piece.expires_at,
+                transient,
+                envelopes,
+                piece.expiries,
             )
-        else:
-            self._append_various(piece, transient)
+        )
         self._flusher.appended(self, piece.size + _MESSAGE_COST * len(piece.offsets))
-
-    def _append_various(self, piece: Slice, transient: bool) -> None:
-        """What goes into one batch has one envelope and expires at one moment."""
-        contents = piece.contents
-        expiries = piece.expiries or [piece.expires_at] * len(contents)
-        start = 0
-        first = piece.offsets.start
-        for (envelope, expires_at), group in groupby(zip(envelopes_of([piece]), expiries, strict=True)):
-            stop = start + sum(1 for _ in group)
-            some = contents[start:stop]
-            offsets = range(first + start, first + stop)
-            self._pushed.append((envelope, some, offsets, piece.body_size, expires_at, transient))
-            start = stop
 
     def settle(self, offsets: range) -> None:
         waiting_from = self._pushed[0][2].start if self._pushed else offsets.stop
@@ -166,7 +161,7 @@ class QueueStore:
         at = wanted[0]
         while at <= wanted[-1] and at not in by_offset and (found := self._read_log(at, 1)):
             for batch in found:
-                run = records.decode(batch.payload, batch.count)
+                run = records.decode(batch.payload, batch.count).run
                 by_offset.update(
                     zip(
                         range(batch.base_offset, batch.next_offset),
@@ -199,26 +194,17 @@ class QueueStore:
         """Add the entries for what no journal holds yet; the one with this number is going to."""
         self.journal_number = number
         log_id = self.log.id
-        for (
-            envelope,
-            contents,
-            offsets,
-            body_size,
-            expires_at,
-            transient,
-        ) in self._pushed[self._journaled :]:
-            payload = records.encode(envelope, contents, body_size)
-            size = len(payload[0]) + len(payload[1])
-            attributes = batches.TRANSIENT if transient else 0
+        for group in _groups(self._pushed[self._journaled :]):
+            payload = _encode(group)
             batch_parts.append(
                 journal.batch_entry(
                     log_id,
-                    offsets.start,
-                    len(contents),
-                    attributes,
+                    group[0][2].start,
+                    group[-1][2].stop - group[0][2].start,
+                    batches.TRANSIENT if group[0][5] else 0,
                     now_ms,
-                    expires_at,
-                    size,
+                    _latest(group),
+                    len(payload[0]) + len(payload[1]),
                 )
             )
             batch_parts += payload
@@ -292,45 +278,40 @@ class QueueStore:
 
     def _batches(self, taken: list[Pushed], settled: Settled | None) -> list[Batch]:
         """As few batches as can be, without those of which all is settled."""
-        made: list[Batch] = []
-        group: list[Pushed] = []
-        for pushed in taken:
-            offsets = pushed[2]
-            if settled and not settled.unsettled(offsets.start, offsets.stop):
-                continue
-            if group and not _goes_on(group[-1], pushed):
-                made.append(self._batch(group))
-                group = []
-            group.append(pushed)
-        if group:
-            made.append(self._batch(group))
-        return made
+        if settled:
+            taken = [pushed for pushed in taken if settled.unsettled(pushed[2].start, pushed[2].stop)]
+        return [self._batch(group) for group in _groups(taken)]
 
     def _batch(self, group: list[Pushed]) -> Batch:
-        envelope, contents, offsets, body_size, expires_at, transient = group[0]
-        if len(group) > 1:
-            contents = [content for pushed in group for content in pushed[1]]
+        first = group[0][2].start
         return batches.encode(
-            offsets.start,
-            len(contents),
-            records.encode(envelope, contents, body_size),
-            attributes=batches.TRANSIENT if transient else 0,
+            first,
+            group[-1][2].stop - first,
+            _encode(group),
+            attributes=batches.TRANSIENT if group[0][5] else 0,
             base_timestamp=self._now_ms(),
-            max_timestamp=expires_at,
+            max_timestamp=_latest(group),
         )
 
     def keep(self, batch: Batch, live: list[range]) -> list[Batch]:
         """Of a batch, new ones with the messages that live: called in a thread, when a segment is written anew."""
-        run = records.decode(batch.payload, batch.count)
+        run, expiries = records.decode(batch.payload, batch.count)
         made = []
         for offsets in live:
-            start = offsets.start - batch.base_offset
-            contents = run.contents[start : start + len(offsets)]
+            part = slice(offsets.start - batch.base_offset, offsets.stop - batch.base_offset)
+            contents = run.contents[part]
+            envelopes = run.envelopes[part] if run.envelopes is not None else None
             made.append(
                 batches.encode(
                     offsets.start,
                     len(contents),
-                    records.encode(run.envelope, contents, run.body_size),
+                    records.encode(
+                        envelopes[0] if envelopes else run.envelope,
+                        contents,
+                        run.body_size,
+                        envelopes,
+                        expiries[part] if expiries is not None else None,
+                    ),
                     attributes=batch.attributes,
                     base_timestamp=batch.base_timestamp,
                     max_timestamp=batch.max_timestamp,
@@ -350,14 +331,14 @@ class QueueStore:
     def _read_waiting(self, offset: int, size_max: int) -> list[Slice]:
         found: list[Slice] = []
         settled = self._settled_early(self._pushed)
-        for envelope, contents, offsets, body_size, expires_at, _ in self._pushed:
+        for envelope, contents, offsets, body_size, expires_at, _, envelopes, expiries in self._pushed:
             if offsets.stop <= offset:
                 continue
+            whole = Slice(envelope, contents, offsets, body_size, expires_at, True, -1, envelopes, expiries)
             first = max(offset, offsets.start)
             unsettled = settled.unsettled(first, offsets.stop) if settled else [range(first, offsets.stop)]
             for part in unsettled:
-                some = contents[part.start - offsets.start : part.stop - offsets.start]
-                found.append(_slice(envelope, some, part, body_size, expires_at))
+                found.append(whole.part(slice(part.start - offsets.start, part.stop - offsets.start)))
                 size_max -= found[-1].size
             if size_max <= 0:
                 break
@@ -384,16 +365,15 @@ class QueueStore:
 
     def _pieces(self, batch: Batch, offset: int) -> list[Slice]:
         """The messages of a batch that wait still, from `offset` on."""
-        run = records.decode(batch.payload, batch.count)
+        whole = _slice(batch)
         found = []
-        for whole in self.log.unsettled(batch):
-            for offsets, redelivered in self._around_mark(whole):
+        for unsettled in self.log.unsettled(batch):
+            for offsets, redelivered in self._around_mark(unsettled):
                 offsets = offsets[max(0, offset - offsets.start) :]
                 if not offsets:
                     continue
                 start = offsets.start - batch.base_offset
-                contents = run.contents[start : start + len(offsets)]
-                piece = _slice(run.envelope, contents, offsets, run.body_size, batch.max_timestamp)
+                piece = whole.part(slice(start, start + len(offsets)))
                 piece.redelivered = redelivered
                 found.append(piece)
         return found
@@ -421,31 +401,76 @@ class QueueStore:
             while segment.max_timestamp and not self.closed and (found := self._read_log(at, _READ_SIZE)):
                 for batch in found:
                     if batch.max_timestamp and batch.base_offset < segment.next_offset:
-                        yield (
-                            batch.max_timestamp,
-                            range(batch.base_offset, batch.next_offset),
-                        )
+                        for at, moment in enumerate(_slice(batch).expiries or (), batch.base_offset):
+                            yield moment, range(at, at + 1)
                 at = found[-1].next_offset
                 if at >= segment.next_offset:
                     break
 
 
-def _slice(
-    envelope: Envelope, contents: list[bytes], offsets: range, body_size: int | None, expires_at: int
-) -> Slice:
-    """What was in one batch."""
-    piece = Slice(envelope, contents, offsets, body_size, expires_at, True)
-    if envelope.facts.expires:
-        piece.expiries = [expires_at] * len(contents)
-    return piece
+def _slice(batch: Batch) -> Slice:
+    """All messages of a batch."""
+    run, expiries = records.decode(batch.payload, batch.count)
+    offsets = range(batch.base_offset, batch.next_offset)
+    expires_at = batch.max_timestamp
+    if expiries is not None:
+        expires_at = earliest(expiries)
+    elif run.envelope.facts.expires:
+        expiries = [expires_at] * batch.count
+    return Slice(
+        run.envelope,
+        run.contents,
+        offsets,
+        run.body_size,
+        expires_at,
+        True,
+        run.size,
+        run.envelopes,
+        expiries,
+    )
+
+
+def _groups(waiting: Iterable[Pushed]) -> list[list[Pushed]]:
+    """What can be in one batch each; reading takes a batch whole, so that none gets much larger than a read."""
+    groups: list[list[Pushed]] = []
+    last: Pushed | None = None
+    size = 0
+    for pushed in waiting:
+        if last is not None and size < _READ_SIZE and _goes_on(last, pushed):
+            groups[-1].append(pushed)
+        else:
+            groups.append([pushed])
+            size = 0
+        size += sum(map(len, pushed[1]))
+        last = pushed
+    return groups
 
 
 def _goes_on(last: Pushed, pushed: Pushed) -> bool:
     """Both can be in one batch."""
     return (
-        pushed[0] is last[0]
-        and pushed[2].start == last[2].stop
-        and pushed[3] == last[3]
-        and pushed[4] == last[4]
+        pushed[2].start == last[2].stop
+        and pushed[0].facts is last[0].facts
         and pushed[5] is last[5]
+        and (pushed[7] is None) is (last[7] is None)
+        and (pushed[4] == last[4] or pushed[7] is not None)
     )
+
+
+def _encode(group: list[Pushed]) -> list[bytes]:
+    """The payload of one batch, in pieces."""
+    envelope, contents, _, body_size, _, _, envelopes, expiries = group[0]
+    if len(group) > 1:
+        contents = [content for pushed in group for content in pushed[1]]
+        if any(pushed[3] != body_size for pushed in group):
+            body_size = None
+        if any(pushed[0] is not envelope or pushed[6] is not None for pushed in group):
+            envelopes = [one for pushed in group for one in pushed[6] or [pushed[0]] * len(pushed[1])]
+        if expiries is not None:
+            expiries = [moment for pushed in group for moment in pushed[7] or ()]
+    return records.encode(envelope, contents, body_size, envelopes, expiries)
+
+
+def _latest(group: list[Pushed]) -> int:
+    """When the last message of a batch expires; 0 is never."""
+    return max([max(pushed[7]) if pushed[7] is not None else pushed[4] for pushed in group])

@@ -75,13 +75,10 @@ def journaled(node: SteppedNode, *names: str, count: int = 1) -> None:
 
 
 def alternating(node: SteppedNode, name: str, count: int) -> list[bytes]:
-    """Messages that need a batch each, as every other one came with another routing key."""
-    destination = Destination(QUEUE, name)
-    for key in ("x", "y"):
-        node.node.topology.bind(node.vhost, "amq.direct", destination, key)
+    """Messages that need a batch each, as every other one has a time limit."""
     bodies = [b"%d" % number for number in range(count)]
     for number, body in enumerate(bodies):
-        node.publish("xy"[number % 2], body, exchange="amq.direct")
+        node.publish(name, body, expiration=(None, "3600000")[number % 2])
     return bodies
 
 

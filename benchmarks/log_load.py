@@ -122,13 +122,18 @@ def end_of(port: int, name: str, partitions: int) -> int:
 
 def fill(options: argparse.Namespace, name: str, until_s: float, count: int) -> int:
     """Produce for so long, or so many, and wait until all is acknowledged; returns how many."""
+    settings: dict[str, object] = {"compression_type": options.compression}
+    if options.batch_size:
+        settings["batch_size"] = options.batch_size
+    if options.idempotent:
+        settings["enable_idempotence"] = True
     producer = Producer(
         client(
             options.port,
             acks="all",
-            compression_type=options.compression,
             queue_buffering_max_kbytes=_QUEUE_KIB,
             queue_buffering_max_messages=1_000_000,
+            **settings,
         )
     )
     batch = [{"value": value} for value in values(options.size)]
@@ -300,6 +305,8 @@ def options_for(kinds: list[str], about: str | None) -> argparse.Namespace:
     parser.add_argument("--config", action="append", default=[], help="of the topic: name=value")
     parser.add_argument("--size", type=int, default=100)
     parser.add_argument("--compression", default="none")
+    parser.add_argument("--batch-size", type=int, help="bytes of a batch, at most (librdkafka's 1 MB)")
+    parser.add_argument("--idempotent", action="store_true", help="as Java's producer is by default")
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--rate", type=float, default=1000)

@@ -23,7 +23,11 @@ class LogWorkload:
     cold: bool = False
     """Whether the system's cache of the broker's files is emptied before."""
     rate_floor: float = 0.0
-    """Our records a second over Kafka's, at least."""
+    """Our records a second over Kafka's, at least; ours synced, Kafka's not."""
+    synced_floor: float = 0.0
+    """The same with both synced."""
+    unsynced_floor: float = 0.0
+    """The same with neither synced."""
     p99_floor: float = float("inf")
     """Our 99th percentile over Kafka's, at most."""
 
@@ -53,6 +57,12 @@ LOG_WORKLOADS: dict[str, LogWorkload] = {
     "produce-100B-lz4": _produce("--size 100 --compression lz4", "the same, compressed"),
     "produce-1KiB": _produce("--size 1024", "batches of 1 KiB records"),
     "produce-1KiB-lz4": _produce("--size 1024 --compression lz4", "the same, compressed"),
+    "produce-1KiB-16KiB": LogWorkload(
+        "produce --size 1024 --batch-size 16384 --idempotent --seconds {seconds}",
+        "1 KiB records in batches of 16 KiB, idempotent (Java's default)",
+        synced_floor=3,
+        unsynced_floor=1,
+    ),
     "consume-100B": _consume("--size 100 --count 2000000", "2 million of 100 B, from the disk"),
     "consume-1KiB": _consume("--size 1024 --count 500000", "500,000 of 1 KiB, from the disk"),
     "consume-1KiB-lz4": _consume("--size 1024 --count 500000 --compression lz4", "the same, compressed"),
@@ -72,7 +82,13 @@ LOG_WORKLOADS: dict[str, LogWorkload] = {
         writes=False,
     ),
     "java-produce-100B": LogWorkload("produce --size 100 --count 2000000", "ProducerPerformance", _JAVA),
-    "java-produce-1KiB": LogWorkload("produce --size 1024 --count 500000", "ProducerPerformance", _JAVA),
+    "java-produce-1KiB": LogWorkload(
+        "produce --size 1024 --count 500000",
+        "ProducerPerformance",
+        _JAVA,
+        synced_floor=3,
+        unsynced_floor=1,
+    ),
     "java-consume-1KiB": LogWorkload(
         "consume --size 1024 --count 1000000", "ConsumerPerformance", _JAVA, writes=False
     ),

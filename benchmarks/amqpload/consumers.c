@@ -5,7 +5,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 
-enum { EVENTS = 64, STALLED_S = 30, WAIT_MS = 5 };
+enum { EVENTS = 64, WAIT_MS = 5 };
 
 /* One channel with one consumer. */
 typedef struct {
@@ -206,8 +206,8 @@ void *run_consumers(void *unused) {
             if (events[i].events & ~EPOLLOUT) read_in(from);
         }
         if (opt.get && !n) feed_starved();
-        if (published_all && now() - last_delivery > STALLED_S)
-            fail("%ld of %ld messages came, and none for %d s", (long)delivered, (long)expected, STALLED_S);
+        if (published_all && now() - last_delivery > opt.patience)
+            fail("%ld of %ld messages came, and none for %d s", (long)delivered, (long)expected, opt.patience);
     }
     return unused;
 }

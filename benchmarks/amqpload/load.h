@@ -18,7 +18,7 @@
 
 typedef struct {
     const char *host, *user, *password, *prefix;
-    int port, pid;
+    int port, pid, patience;
     double seconds, rate;
     long count, in_flight;
     int publishers, consumers, connections, queues;

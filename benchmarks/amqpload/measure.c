@@ -1,12 +1,8 @@
-/* Clocks, counters, and what /proc says of the broker. */
+/* Clocks, counters, latencies, and what the system says of the broker. */
 #include "load.h"
 
-#include <dirent.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -55,41 +51,21 @@ double latency_us(double share) {
 
 long latency_max_us(void) { return longest; }
 
-/* One field of a process: processor time in ticks, and its parent. */
-static bool read_stat(int pid, unsigned long *ticks, int *parent) {
-    char path[64], line[1024];
-    snprintf(path, sizeof path, "/proc/%d/stat", pid);
-    FILE *file = fopen(path, "r");
-    if (!file) return false;
-    char *got = fgets(line, sizeof line, file);
-    fclose(file);
-    char *after = got ? strrchr(line, ')') : NULL;
-    unsigned long user, system;
-    if (!after || sscanf(after + 2, "%*c %d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", parent, &user, &system) != 3)
-        return false;
-    *ticks = user + system;
-    return true;
+static double seconds_of(clockid_t clock) {
+    struct timespec t;
+    if (clock_gettime(clock, &t)) return 0;
+    return t.tv_sec + t.tv_nsec * 1e-9;
 }
 
+/* Of all its threads; to the nanosecond, which /proc is not. */
 double cpu_seconds_of(int pid) {
-    unsigned long ticks;
-    int parent;
-    if (!pid || !read_stat(pid, &ticks, &parent)) return 0;
-    double total = ticks / (double)sysconf(_SC_CLK_TCK);
-    DIR *folder = opendir("/proc");
-    for (struct dirent *entry; folder && (entry = readdir(folder));) {
-        int other = atoi(entry->d_name);
-        if (other > 0 && read_stat(other, &ticks, &parent) && parent == pid) total += cpu_seconds_of(other);
-    }
-    if (folder) closedir(folder);
-    return total;
+    clockid_t clock;
+    if (!pid) return 0;
+    if (clock_getcpuclockid(pid, &clock)) fail("there is no process %d", pid);
+    return seconds_of(clock);
 }
 
-double cpu_seconds_here(void) {
-    struct rusage use;
-    getrusage(RUSAGE_SELF, &use);
-    return use.ru_utime.tv_sec + use.ru_stime.tv_sec + (use.ru_utime.tv_usec + use.ru_stime.tv_usec) * 1e-6;
-}
+double cpu_seconds_here(void) { return seconds_of(CLOCK_PROCESS_CPUTIME_ID); }
 
 long resident_kb_of(int pid) {
     char path[64], line[256];

@@ -9,7 +9,7 @@
 options opt = {
     .host = "127.0.0.1", .user = "guest", .password = "guest", .port = 5672,
     .seconds = 5, .publishers = 1, .consumers = 1, .queues = 1,
-    .size_min = 100, .size_max = 100, .batch = 64, .multiack = 1,
+    .size_min = 100, .size_max = 100, .batch = 64, .multiack = 1, .patience = 30,
 };
 
 typedef struct {
@@ -23,7 +23,7 @@ static const option KNOWN[] = {
     {"--port", "PORT", "(5672)", INT, &opt.port},
     {"--user", "NAME", "(guest)", TEXT, &opt.user},
     {"--password", "TEXT", "(guest)", TEXT, &opt.password},
-    {"--pid", "PID", "of the broker: its CPU time (with its children's) and memory are measured", INT, &opt.pid},
+    {"--pid", "PID", "of the broker: its CPU time and memory are measured", INT, &opt.pid},
     {"--prefix", "NAME", "of all that is declared (load-PID)", TEXT, &opt.prefix},
     {"--seconds", "S", "of publishing; then what is queued is still consumed (5)", REAL, &opt.seconds},
     {"--count", "N", "publish that many messages, however long it takes", LONG, &opt.count},
@@ -47,6 +47,7 @@ static const option KNOWN[] = {
     {"--batch", "N", "messages in one write, at most (64)", INT, &opt.batch},
     {"--prefetch", "N", "of each consumer (unlimited)", INT, &opt.prefetch},
     {"--multiack", "N", "acknowledge N messages at once (1)", INT, &opt.multiack},
+    {"--patience", "S", "fail if nothing comes for so long (30)", INT, &opt.patience},
     {"--autoack", NULL, "consume without acknowledgements", FLAG, &opt.autoack},
     {"--get", NULL, "consume with basic.get, and acknowledge each", FLAG, &opt.get},
     {"--rpc", NULL, "the publishers are clients that wait for each answer, the consumers answer", FLAG, &opt.rpc},

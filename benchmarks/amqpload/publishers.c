@@ -8,7 +8,7 @@
 #include <sys/prctl.h>
 #include <time.h>
 
-enum { EVENTS = 64, LAST_CONFIRM_S = 30, SPAN = 1 << 20 };
+enum { EVENTS = 64, SPAN = 1 << 20 };
 
 typedef struct {
     conn *c;
@@ -139,10 +139,10 @@ static bool is_settled(const publisher *p) {
 }
 
 static void finish(void) {
-    double until = now() + LAST_CONFIRM_S;
+    double until = now() + opt.patience;
     for (int i = 0; i < opt.publishers; i++)
         while (!is_settled(&all[i])) {
-            if (now() > until) fail("publisher %d: %u of %u settled after %d s", i, all[i].settled, all[i].m.sequence, LAST_CONFIRM_S);
+            if (now() > until) fail("publisher %d: %u of %u messages confirmed after %d s", i, all[i].settled, all[i].m.sequence, opt.patience);
             serve(1);
         }
     for (int i = 0; i < opt.publishers; i++) close_channel(all[i].c, 1);
@@ -154,9 +154,10 @@ void *run_publishers(void *unused) {
     deadline = started + opt.seconds;
     while (!time_is_up()) {
         bool busy = false;
+        long first = paced;  /* of those that keep a pace, another one comes first each time */
         if (opt.rate > 0) keep_pace();
-        for (int i = 0; i < opt.publishers; i++) busy |= step(&all[i]);
-        serve(busy || opt.rate > 0 ? 0 : 1);
+        for (int i = 0; i < opt.publishers; i++) busy |= step(&all[(first + i) % opt.publishers]);
+        serve(busy ? 0 : 1);
     }
     finish();
     published_all = true;

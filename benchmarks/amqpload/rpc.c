@@ -5,7 +5,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 
-enum { EVENTS = 64, STALLED_S = 30, WAIT_MS = 5 };
+enum { EVENTS = 64, WAIT_MS = 5 };
 
 typedef struct {
     conn *c;
@@ -79,7 +79,7 @@ static bool is_time_up(double deadline) { return opt.count ? published >= opt.co
 
 void *run_clients(void *unused) {
     struct epoll_event events[EVENTS];
-    double deadline = now() + opt.seconds, stalled = deadline + STALLED_S;
+    double deadline = now() + opt.seconds, stalled = deadline + opt.patience;
     for (int i = 0; i < opt.publishers; i++) request(&all[i]);
     while (waiting) {
         int ready = epoll_wait(epoll, events, EVENTS, WAIT_MS);
@@ -94,7 +94,7 @@ void *run_clients(void *unused) {
             }
             if (n->answered > before && !is_time_up(deadline)) request(n);
         }
-        if (!opt.count && now() > stalled) fail("%ld requests have no answer after %d s", waiting, STALLED_S);
+        if (!opt.count && now() > stalled) fail("%ld requests have no answer after %d s", waiting, opt.patience);
     }
     for (int i = 0; i < opt.publishers; i++) close_channel(all[i].c, 1);
     published_all = true;

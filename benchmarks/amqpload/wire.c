@@ -11,7 +11,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { READ_AT_ONCE = 65536, FRAME_LIMIT = 131072, HEAD = 7, AROUND = 8, WAIT_MS = 30000 };
+enum { READ_AT_ONCE = 65536, FRAME_LIMIT = 131072, HEAD = 7, AROUND = 8 };
 
 uint32_t frame_max = FRAME_LIMIT;
 
@@ -109,7 +109,7 @@ bool send_some(conn *c) {
 
 void send_all(conn *c) {
     while (!send_some(c))
-        if (poll(&(struct pollfd){c->fd, POLLOUT, 0}, 1, WAIT_MS) == 0) fail("the broker reads nothing for %d s", WAIT_MS / 1000);
+        if (poll(&(struct pollfd){c->fd, POLLOUT, 0}, 1, opt.patience * 1000) == 0) fail("the broker reads nothing for %d s", opt.patience);
 }
 
 /* What is parsed makes room first, so that frames which have been handed out are no longer valid. */
@@ -160,8 +160,8 @@ frame call(conn *c, uint32_t reply_id) {
     frame f;
     for (;;) {
         while (!next_frame(c, &f)) {
-            if (poll(&(struct pollfd){c->fd, POLLIN, 0}, 1, WAIT_MS) == 0)
-                fail("no %d.%d in %d s", reply_id >> 16, reply_id & 0xFFFF, WAIT_MS / 1000);
+            if (poll(&(struct pollfd){c->fd, POLLIN, 0}, 1, opt.patience * 1000) == 0)
+                fail("no %d.%d in %d s", reply_id >> 16, reply_id & 0xFFFF, opt.patience);
             receive_some(c);
         }
         if (f.type == METHOD && get32(f.payload) == reply_id) return f;

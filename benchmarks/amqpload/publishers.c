@@ -150,7 +150,7 @@ static void finish(void) {
 
 void *run_publishers(void *unused) {
     prctl(PR_SET_TIMERSLACK, 1);
-    started = now();
+    double last = started = now();
     deadline = started + opt.seconds;
     while (!time_is_up()) {
         bool busy = false;
@@ -158,6 +158,8 @@ void *run_publishers(void *unused) {
         if (opt.rate > 0) keep_pace();
         for (int i = 0; i < opt.publishers; i++) busy |= step(&all[(first + i) % opt.publishers]);
         serve(busy ? 0 : 1);
+        if (busy) last = now();
+        else if (now() - last > opt.patience) fail("nothing could be published for %d s, %ld were", opt.patience, (long)published);
     }
     finish();
     published_all = true;

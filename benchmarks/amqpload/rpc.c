@@ -79,7 +79,7 @@ static bool is_time_up(double deadline) { return opt.count ? published >= opt.co
 
 void *run_clients(void *unused) {
     struct epoll_event events[EVENTS];
-    double deadline = now() + opt.seconds, stalled = deadline + opt.patience;
+    double deadline = now() + opt.seconds, last = now();
     for (int i = 0; i < opt.publishers; i++) request(&all[i]);
     while (waiting) {
         int ready = epoll_wait(epoll, events, EVENTS, WAIT_MS);
@@ -93,8 +93,9 @@ void *run_clients(void *unused) {
                 else if (f.type == BODY) on_answer(n, &f);
             }
             if (n->answered > before && !is_time_up(deadline)) request(n);
+            if (n->answered > before) last = now();
         }
-        if (!opt.count && now() > stalled) fail("%ld requests have no answer after %d s", waiting, opt.patience);
+        if (now() - last > opt.patience) fail("%ld requests have no answer after %d s", waiting, opt.patience);
     }
     for (int i = 0; i < opt.publishers; i++) close_channel(all[i].c, 1);
     published_all = true;

@@ -118,6 +118,7 @@ void read_options(int argc, char **argv) {
         set(found, value);
     }
     if (!opt.connections) opt.connections = opt.consumers;
+    if (opt.batch < opt.tx) opt.batch = opt.tx;
     static char prefix[32];
     snprintf(prefix, sizeof prefix, "load-%d", (int)getpid());
     if (!opt.prefix) opt.prefix = prefix;

@@ -142,7 +142,8 @@ static void finish(void) {
     double until = now() + opt.patience;
     for (int i = 0; i < opt.publishers; i++)
         while (!is_settled(&all[i])) {
-            if (now() > until) fail("publisher %d: %u of %u messages confirmed after %d s", i, all[i].settled, all[i].m.sequence, opt.patience);
+            if (now() > until)
+                fail("publisher %d: %u of %u messages confirmed after %d s", i, all[i].settled, all[i].m.sequence, opt.patience);
             serve(1);
         }
     for (int i = 0; i < opt.publishers; i++) close_channel(all[i].c, 1);

@@ -20,8 +20,7 @@ from broker.amqp.frames import AckRun, ContentReceived, Deliveries, MethodReceiv
 from broker.amqp.methods import Method
 from broker.amqp.properties import Properties
 from broker.amqp.spec import PROTOCOL_HEADER
-
-WAIT_S = 5.0
+from patience import WAIT_S
 
 # What RabbitMQ's own clients announce.
 CAPABILITIES = {

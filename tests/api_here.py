@@ -21,8 +21,8 @@ from broker.node.node import Node
 from broker.server.kafka.options import KafkaOptions
 from broker.server.serve import Address
 from broker_here import BrokerHere, broker_here
+from patience import WAIT_S
 
-WAIT_S = 10.0
 GUEST = ("guest", "guest")
 
 

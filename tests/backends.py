@@ -1,6 +1,6 @@
 """Run an async test of the client under trio and under asyncio, as a plain test of pytest's.
 
-Limits: `TEST_S` for each; on a mock clock, which passes at once when nothing else happens, `MOCK_S`.
+Limits: `PROGRAM_S` for each; on a mock clock, which passes at once when nothing else happens, `MOCK_S`.
 Why:    pytest-trio takes every async test, and AnyIO's own plugin cannot be there beside it.
 """
 
@@ -15,7 +15,8 @@ import anyio
 import pytest
 import trio.testing
 
-TEST_S = 60.0
+from patience import PROGRAM_S
+
 MOCK_S = 1_000_000.0
 
 
@@ -33,7 +34,7 @@ def _plain(test: Callable[..., Awaitable[None]], clock: dict[str, Any]) -> Calla
     @functools.wraps(test)
     def run(backend: str, **fixtures: Any) -> None:
         async def bounded() -> None:
-            with anyio.fail_after(MOCK_S if clock else TEST_S):
+            with anyio.fail_after(MOCK_S if clock else PROGRAM_S):
                 await test(**fixtures)
 
         options = {"clock": trio.testing.MockClock(**clock)} if clock else {}

@@ -11,7 +11,8 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
 
-WAIT_S = 20.0
+from patience import WAIT_S
+
 # What goes wrong raises; the library would print it, past pytest.
 _QUIET = {"log_level": 0}
 # So that a test need not wait for a member to hear of a rebalance, nor for what is behind a fetch.

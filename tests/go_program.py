@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-BUILD_S = 300
+BUILD_S = 900
 
 # What Go says when it is not the program that is wrong, but the way to the modules.
 _UNREACHABLE = re.compile(

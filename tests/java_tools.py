@@ -1,7 +1,7 @@
 """Kafka's own command line tools, which are Java programs, run against a broker.
 
 Flow:   `JavaTools(jars(), "127.0.0.1:9092").run("TopicCommand", "--list")` gives the lines that it prints.
-Limits: a tool that takes longer than `RUN_S` fails the test.
+Limits: a tool that takes longer than `PROGRAM_S` fails the test.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.kafka_java import Unavailable, kafka_jars
+from patience import PROGRAM_S
 from program import Program
-
-RUN_S = 60
 
 _CLASSES = {
     "ConfigCommand": "kafka.admin.ConfigCommand",
@@ -74,6 +73,11 @@ class JavaTools:
         assert code == 1, said
         return said
 
+    def tried(self, tool: str, *arguments: str) -> tuple[int, str]:
+        """The exit code of a tool that may fail, and all that it says."""
+        code, _, said = self._ran(tool, *arguments)
+        return code, said
+
     def started(self, tool: str, *arguments: str) -> Program:
         """One that goes on until it is told to end."""
         return Program(*self._arguments(tool, *arguments), program="java", environment={})
@@ -81,10 +85,10 @@ class JavaTools:
     def _ran(self, tool: str, *arguments: str, text: str = "") -> tuple[int, list[str], str]:
         command = ["java", *self._arguments(tool, *arguments)]
         try:
-            done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=RUN_S)
+            done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=PROGRAM_S)
         except subprocess.TimeoutExpired as error:
             said = f"{_text(error.stdout)}{_text(error.stderr)}"
-            pytest.fail(f"{tool} {' '.join(arguments)} did not end in {RUN_S} s:\n{said}")
+            pytest.fail(f"{tool} {' '.join(arguments)} did not end in {PROGRAM_S:g} s:\n{said}")
         lines = [line.rstrip() for line in done.stdout.splitlines() if line.strip()]
         return done.returncode, lines, done.stdout + done.stderr
 

@@ -19,8 +19,8 @@ from broker.kafka.api import Api
 from broker.kafka.connection import Framer
 from broker.kafka.errors import ErrorCode
 from broker.kafka.records import Record
+from patience import WAIT_S
 
-WAIT_S = 10.0
 CLIENT_ID = "wire"
 
 

@@ -24,9 +24,9 @@ from confluent_kafka import (
 )
 
 from log_history import History, Log, Read
+from patience import WAIT_S
 from promises import Identity, body_of, identity_of
 
-WAIT_S = 60.0
 _POLL_S = 0.02
 _CHUNK = 100
 _COMMON = {"reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 100, "log_level": 0}

@@ -1,6 +1,6 @@
 """Packages of npm, installed once into the user's cache folder.
 
-Limits: an installation takes `INSTALL_S` at most. A test that needs a package is skipped, and says so, when node
+Limits: an installation takes `PROGRAM_S` at most. A test that needs a package is skipped, and says so, when node
         or npm are missing or the registry does not answer; any other failure is one of the test.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-INSTALL_S = 60
+from patience import PROGRAM_S
 
 # What npm says when it is not the package that is wrong, but the way to the registry.
 _UNREACHABLE = {
@@ -47,9 +47,9 @@ def _install(what: str, folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent) as made:
         command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", made, what]
         try:
-            done = subprocess.run(command, cwd=made, capture_output=True, text=True, timeout=INSTALL_S)
+            done = subprocess.run(command, cwd=made, capture_output=True, text=True, timeout=PROGRAM_S)
         except subprocess.TimeoutExpired:
-            pytest.skip(f"npm install {what}: no answer in {INSTALL_S} s")
+            pytest.skip(f"npm install {what}: no answer in {PROGRAM_S:g} s")
         code = re.search(r"^npm (?:error|ERR!) code (\w+)", done.stderr, re.MULTILINE)
         if code and code[1] in _UNREACHABLE:
             pytest.skip(f"npm install {what}: {code[1]}")

@@ -2,7 +2,7 @@
 
 Flow:   `with BrokerProcess(tmp_path) as broker:` gives one that answers at `broker.amqp`; `kill` and
         `start` are a crash and the next start on the same folder, which may get other ports.
-Limits: a start that takes longer than `START_S` fails the test, with what the broker wrote.
+Limits: a start that takes longer than `PROGRAM_S` fails the test, with what the broker wrote.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
+from patience import PROGRAM_S
+
 ROOT = Path(__file__).parent.parent
 READY = "Server startup complete"
-START_S = 30.0
-STOP_S = 30.0
 
 _LISTENING = re.compile(r"^Listening for (\S+) on \[?(.+?)\]?:(\d+)$")
 
@@ -89,7 +89,7 @@ class BrokerProcess:
             )
         self.output = []
         self.addresses = {}
-        for line in self._lines(time.monotonic() + START_S):
+        for line in self._lines(time.monotonic() + PROGRAM_S):
             self.output.append(line)
             if found := _LISTENING.match(line):
                 self.addresses[found[1]] = (found[2], int(found[3]))
@@ -133,7 +133,7 @@ class BrokerProcess:
         process, self.process = self.process, None
         assert process is not None
         try:
-            rest, _ = process.communicate(timeout=STOP_S)
+            rest, _ = process.communicate(timeout=PROGRAM_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()

@@ -2,7 +2,7 @@
 
 Flow:   `with Program("worker.py", env=...) as program: program.line("Waiting")` starts it and returns the first
         line that holds the text; the next call goes on behind that line.
-Limits: every wait ends after `LINE_S` or `END_S`, and fails the test with all that the program wrote.
+Limits: every wait ends after `PROGRAM_S`, and fails the test with all that the program wrote.
 """
 
 from __future__ import annotations
@@ -18,10 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
+from patience import PROGRAM_S
 from process import ROOT
-
-LINE_S = 30.0
-END_S = 30.0
 
 
 class Program:
@@ -52,7 +50,7 @@ class Program:
 
     def line(self, text: str) -> str:
         """The next line with this text in it."""
-        deadline = time.monotonic() + LINE_S
+        deadline = time.monotonic() + PROGRAM_S
         while True:
             while (end := self._octets.find(b"\n", self._seen)) >= 0:
                 line = self._octets[self._seen : end].decode(errors="replace")
@@ -96,7 +94,7 @@ class Program:
             raise AssertionError(f"{self._command} did not end:\n{self.output}") from None
 
     def _end(self) -> int:
-        rest, _ = self._process.communicate(timeout=END_S)
+        rest, _ = self._process.communicate(timeout=PROGRAM_S)
         self._octets += rest or b""
         return self._process.returncode
 

@@ -7,12 +7,13 @@ import sys
 
 import pytest
 
+from patience import PROGRAM_S, WAIT_S
 from process import ROOT, BrokerProcess
 
 
 def test_a_broker_starts_answers_and_stops(tmp_path):
     with BrokerProcess(tmp_path) as broker:
-        with socket.create_connection(broker.amqp, timeout=10) as sock:
+        with socket.create_connection(broker.amqp, timeout=WAIT_S) as sock:
             sock.sendall(b"AMQP\0\0\x09\x01")
             assert sock.recv(1) == b"\x01"
         assert broker.stop() == 0
@@ -58,6 +59,6 @@ def test_a_second_broker_on_the_same_folder_is_refused(tmp_path):
             "--amqp",
             "127.0.0.1:0",
         ]
-        second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+        second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PROGRAM_S)
         assert second.returncode == 75
         assert f"in use by another broker (process {broker.pid})" in second.stdout

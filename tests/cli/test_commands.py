@@ -19,10 +19,10 @@ import pytest
 
 from amqp_client import Client, Refused
 from broker import __version__
+from patience import PROGRAM_S
 from process import ROOT, BrokerProcess
 from program import Program
 
-END_S = 30
 NO_LISTENERS = ("--amqp", "off", "--kafka", "off", "--management", "off", "--metrics", "off")
 
 
@@ -38,7 +38,7 @@ def leveret(*arguments, prepare=None, **environment):
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=END_S,
+        timeout=PROGRAM_S,
         preexec_fn=prepare,
     )
     assert "Traceback" not in ended.stdout + ended.stderr
@@ -57,7 +57,7 @@ def answering(*octets: bytes, pause: threading.Event | None = None) -> Iterator[
                 for some in octets:
                     connected.sendall(some)
                     if pause is not None:
-                        pause.wait(END_S)
+                        pause.wait(PROGRAM_S)
                 if pause is None:
                     connected.shutdown(socket.SHUT_WR)
                 connected.recv(1)
@@ -69,7 +69,7 @@ def answering(*octets: bytes, pause: threading.Event | None = None) -> Iterator[
         finally:
             if pause is not None:
                 pause.set()
-            thread.join(END_S)
+            thread.join(PROGRAM_S)
 
 
 def test_version():
@@ -173,7 +173,7 @@ def test_ping_does_not_wait_longer_than_it_is_told():
         started = time.monotonic()
         code, _, err = leveret("ping", "--amqp", address, "--timeout", "0.3")
         assert (code, err) == (69, f"no broker at {address}: timed out\n")
-        assert time.monotonic() - started < END_S / 2
+        assert time.monotonic() - started < PROGRAM_S / 2
 
 
 # ---- serve ----
@@ -192,7 +192,7 @@ def test_it_says_where_it_listens_and_when_it_is_ready(tmp_path):
         )
         assert broker.output[-1] == "Server startup complete"
         for address in broker.addresses.values():
-            socket.create_connection(address, timeout=END_S).close()
+            socket.create_connection(address, timeout=PROGRAM_S).close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -10,14 +10,14 @@ import pytest
 from aio_pika import DeliveryMode, ExchangeType, Message
 from aio_pika.patterns import RPC
 
-SCENARIO_S = 20.0
+from patience import PROGRAM_S
 
 
 def run(scenario, *arguments):
     """Run it on asyncio, for so long at most."""
 
     async def bounded():
-        async with asyncio.timeout(SCENARIO_S):
+        async with asyncio.timeout(PROGRAM_S):
             return await scenario(*arguments)
 
     return asyncio.run(bounded())

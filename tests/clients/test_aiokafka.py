@@ -12,9 +12,8 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from aiokafka.structs import OffsetAndMetadata
 
+from patience import PROGRAM_S
 from recent import RECENT_MS
-
-SCENARIO_S = 30.0
 
 
 class Clients:
@@ -65,7 +64,7 @@ def run(log_broker, topic):
 
     def run(scenario):
         async def bounded():
-            async with asyncio.timeout(SCENARIO_S), Clients(log_broker.bootstrap, topic) as clients:
+            async with asyncio.timeout(PROGRAM_S), Clients(log_broker.bootstrap, topic) as clients:
                 await scenario(clients)
 
         asyncio.run(bounded())
@@ -322,7 +321,7 @@ def test_logging_in(run, topic, mechanism):
 
 def test_an_idempotent_producer_goes_on_after_a_restart(returning_log_broker, topic):
     async def scenario():
-        async with asyncio.timeout(SCENARIO_S), Clients(returning_log_broker.bootstrap, topic) as clients:
+        async with asyncio.timeout(PROGRAM_S), Clients(returning_log_broker.bootstrap, topic) as clients:
             producer = await clients.producer(enable_idempotence=True)
             await produce(producer, topic, numbers(10))
             await asyncio.to_thread(returning_log_broker.kill)

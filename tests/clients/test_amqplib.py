@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 import npm
+from patience import PROGRAM_S
+
+pytestmark = pytest.mark.xdist_group("amqplib")  # one process installs it
 
 SCENARIOS = Path(__file__).with_name("amqplib_scenarios.js")
-SCENARIO_S = 30
 
 
 @pytest.fixture(scope="module", params=["2.3.1", "0.10.5"])
@@ -30,7 +32,7 @@ def seen(broker, queue, modules):
     def run(name):
         command = ["node", str(SCENARIOS), broker.url, queue, name]
         environment = {**os.environ, "NODE_PATH": str(modules)}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SCENARIO_S)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PROGRAM_S)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 

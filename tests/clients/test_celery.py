@@ -15,9 +15,10 @@ import pytest
 from celery import Celery, chain, chord, group
 from celery.exceptions import TaskRevokedError
 
+from patience import PROGRAM_S
 from program import Program
 
-RESULT_S = 20
+pytestmark = pytest.mark.xdist_group("celery")  # one process starts the workers
 
 
 class Worker(Program):
@@ -78,26 +79,26 @@ def task(app, name, *arguments):
 
 
 def test_a_result(app):
-    assert task(app, "add", 2, 3).delay().get(timeout=RESULT_S) == 5
+    assert task(app, "add", 2, 3).delay().get(timeout=PROGRAM_S) == 5
 
 
 def test_a_failure(app):
     with pytest.raises(ZeroDivisionError):
-        task(app, "divide", 1, 0).delay().get(timeout=RESULT_S)
+        task(app, "divide", 1, 0).delay().get(timeout=PROGRAM_S)
 
 
 def test_a_group(app):
     results = group([task(app, "add", number, 1) for number in range(100)], app=app).delay()
-    assert results.get(timeout=RESULT_S) == list(range(1, 101))
+    assert results.get(timeout=PROGRAM_S) == list(range(1, 101))
 
 
 def test_a_chain(app):
     steps = chain(task(app, "add", 1, 1), task(app, "add", 10), task(app, "add", 100), app=app)
-    assert steps.delay().get(timeout=RESULT_S) == 112
+    assert steps.delay().get(timeout=PROGRAM_S) == 112
 
 
 def test_a_retry(app):
-    assert task(app, "third_time_lucky").delay().get(timeout=RESULT_S) == 2
+    assert task(app, "third_time_lucky").delay().get(timeout=PROGRAM_S) == 2
 
 
 @pytest.mark.parametrize("options", [{"countdown": 1}, {"eta": 1}], ids=["countdown", "eta"])
@@ -105,14 +106,14 @@ def test_later(app, options):
     sent = time.time()
     if "eta" in options:
         options = {"eta": datetime.now(UTC) + timedelta(seconds=1)}
-    assert task(app, "now").apply_async(**options).get(timeout=RESULT_S) >= sent + 1
+    assert task(app, "now").apply_async(**options).get(timeout=PROGRAM_S) >= sent + 1
 
 
 def test_tasks_for_later_do_not_hold_up_the_others(app, worker):
     """Celery raises the prefetch count of a running consumer for each that it holds."""
     later = [task(app, "now").apply_async(countdown=600) for _ in range(10)]
-    assert task(app, "add", 1, 1).delay().get(timeout=RESULT_S) == 2
-    held = app.control.inspect([worker.name], timeout=RESULT_S).scheduled()[worker.name]
+    assert task(app, "add", 1, 1).delay().get(timeout=PROGRAM_S) == 2
+    held = app.control.inspect([worker.name], timeout=PROGRAM_S).scheduled()[worker.name]
     assert {item["request"]["id"] for item in held} == {result.id for result in later}
 
     app.control.revoke([result.id for result in later])
@@ -126,7 +127,7 @@ def test_a_chord(broker, queue, tmp_path):
     ):
         header = [task(app, "add", number, number) for number in range(10)]
         total = chord(header, app=app)(task(app, "total"))
-        assert total.get(timeout=RESULT_S, interval=0.05) == 90
+        assert total.get(timeout=PROGRAM_S, interval=0.05) == 90
         assert worker.terminate() == 0
 
 
@@ -137,7 +138,7 @@ def test_a_late_acknowledged_task_of_a_killed_worker_goes_to_another(broker, que
             first.line("holding")
             first.kill()
         with Worker(broker, queue, "-P", "solo", name="second") as second:
-            assert result.get(timeout=RESULT_S) == "redelivered"
+            assert result.get(timeout=PROGRAM_S) == "redelivered"
             assert second.terminate() == 0
 
 
@@ -145,7 +146,7 @@ def test_tasks_wait_while_no_worker_is_there(broker, queue):
     with caller(broker, queue) as app:
         results = [task(app, "add", number, 0).delay() for number in range(20)]
         with Worker(broker, queue, "-P", "solo") as worker:
-            assert [result.get(timeout=RESULT_S) for result in results] == list(range(20))
+            assert [result.get(timeout=PROGRAM_S) for result in results] == list(range(20))
             assert worker.terminate() == 0
 
 
@@ -155,7 +156,7 @@ def test_a_worker_comes_back_after_a_crash_of_the_broker(returning_broker, queue
         worker.line("Connection to broker lost")
         returning_broker.start()
         with caller(returning_broker, queue) as app:
-            assert task(app, "add", 2, 2).delay().get(timeout=RESULT_S) == 4
+            assert task(app, "add", 2, 2).delay().get(timeout=PROGRAM_S) == 4
         assert worker.terminate() == 0
 
 
@@ -165,14 +166,14 @@ def test_a_worker_comes_back_after_a_crash_of_the_broker(returning_broker, queue
 def test_ping_reaches_every_worker(app, broker, worker, queue):
     with Worker(broker, queue, "-P", "solo", name="other") as other:
         names = [worker.name, other.name]
-        answers = app.control.ping(destination=names, timeout=RESULT_S)
+        answers = app.control.ping(destination=names, timeout=PROGRAM_S)
         assert sorted(answers, key=str) == sorted(({name: {"ok": "pong"}} for name in names), key=str)
-        assert app.control.ping(destination=[other.name], timeout=RESULT_S) == [{other.name: {"ok": "pong"}}]
+        assert app.control.ping(destination=[other.name], timeout=PROGRAM_S) == [{other.name: {"ok": "pong"}}]
         assert other.terminate() == 0
 
 
 def test_inspect(app, worker):
-    inspect = app.control.inspect([worker.name], timeout=RESULT_S)
+    inspect = app.control.inspect([worker.name], timeout=PROGRAM_S)
     assert "celery_tasks.add" in inspect.registered()[worker.name]
     assert [queue["name"] for queue in inspect.active_queues()[worker.name]] == ["celery"]
     assert inspect.stats()[worker.name]["pool"]["max-concurrency"] == 2
@@ -180,16 +181,16 @@ def test_inspect(app, worker):
 
 def test_revoked_tasks_do_not_run(app, worker):
     result = task(app, "add", 1, 1).apply_async(countdown=2)
-    app.control.revoke(result.id, reply=True, destination=[worker.name], timeout=RESULT_S)
+    app.control.revoke(result.id, reply=True, destination=[worker.name], timeout=PROGRAM_S)
     with pytest.raises(TaskRevokedError):
-        result.get(timeout=RESULT_S)
+        result.get(timeout=PROGRAM_S)
 
 
 def test_a_worker_takes_another_queue_while_it_runs(app, worker, queue):
-    options = {"reply": True, "destination": [worker.name], "timeout": RESULT_S}
+    options = {"reply": True, "destination": [worker.name], "timeout": PROGRAM_S}
     (answer,) = app.control.add_consumer(queue, **options)
     assert "ok" in answer[worker.name]
-    assert task(app, "add", 5, 5).apply_async(queue=queue).get(timeout=RESULT_S) == 10
+    assert task(app, "add", 5, 5).apply_async(queue=queue).get(timeout=PROGRAM_S) == 10
     (answer,) = app.control.cancel_consumer(queue, **options)
     assert "ok" in answer[worker.name]
 
@@ -211,5 +212,5 @@ def test_events(app, worker):
     with app.connection_for_read() as connection:
         receiver = app.events.Receiver(connection, handlers={"*": note})
         receiver.on_consume_ready = send
-        receiver.capture(limit=None, timeout=RESULT_S, wakeup=False)
+        receiver.capture(limit=None, timeout=PROGRAM_S, wakeup=False)
     assert seen == ["task-received", "task-started", "task-succeeded"]

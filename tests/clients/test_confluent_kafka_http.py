@@ -8,6 +8,7 @@ import httpx2
 import pytest
 
 from confluent import consumer, poll, produce, producer, spread, take
+from patience import WAIT_S
 from process import BrokerProcess
 
 
@@ -23,7 +24,7 @@ def broker(tmp_path_factory):
 @pytest.fixture
 def http(broker):
     host, port = broker.addresses["http"]
-    with httpx2.Client(base_url=f"http://{host}:{port}", auth=("guest", "guest"), timeout=20) as client:
+    with httpx2.Client(base_url=f"http://{host}:{port}", auth=("guest", "guest"), timeout=WAIT_S) as client:
         yield client
 
 

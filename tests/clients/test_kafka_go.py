@@ -12,15 +12,16 @@ from confluent_kafka import TopicPartition
 
 import confluent
 import go_program
+from patience import PROGRAM_S
 from program import Program
 
 SOURCE = Path(__file__).with_name("go")
-SCENARIO_S = 60
 CLIENTS = ("sarama", "franz-go", "kafka-go")
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")  # as batches number them
 PARTITIONS = 3
 
-pytestmark = pytest.mark.timeout(go_program.BUILD_S + SCENARIO_S)  # the first test builds
+# The first test builds, and should be the only one.
+pytestmark = [pytest.mark.timeout(go_program.BUILD_S + PROGRAM_S), pytest.mark.xdist_group("go")]
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +37,7 @@ def client(request):
 def run(program, client, broker, topic, name, *arguments):
     """A scenario; returns what it saw."""
     command = [program, client, broker.bootstrap, topic, name, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=SCENARIO_S)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PROGRAM_S)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 import npm
+from patience import PROGRAM_S
+
+pytestmark = pytest.mark.xdist_group("kafkajs")  # one process installs it
 
 SCENARIOS = Path(__file__).with_name("kafkajs_scenarios.js")
-SCENARIO_S = 30
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +29,7 @@ def seen(log_broker, topic, modules):
     def run(name, *arguments):
         command = ["node", str(SCENARIOS), log_broker.bootstrap, topic, name, *arguments]
         environment = {**os.environ, "NODE_PATH": str(modules), "KAFKAJS_NO_PARTITIONER_WARNING": "1"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SCENARIO_S)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PROGRAM_S)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 

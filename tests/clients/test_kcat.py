@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-RUN_S = 30
+from patience import PROGRAM_S
 
 pytestmark = pytest.mark.skipif(shutil.which("kcat") is None, reason="kcat is missing")
 
@@ -20,7 +20,7 @@ def kcat(log_broker):
 
     def run(*arguments, text=""):
         command = ["kcat", "-b", log_broker.bootstrap, *arguments]
-        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=RUN_S)
+        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=PROGRAM_S)
         assert done.returncode == 0, done.stderr
         return done.stdout.splitlines()
 
@@ -43,7 +43,7 @@ def test_lines(kcat, topic, codec, idempotent):
 def test_it_takes_the_broker_for_one_that_can_everything(log_broker):
     """From versions that it knows it concludes what works; the rest it would leave out without a word."""
     command = ["kcat", "-b", log_broker.bootstrap, "-L", "-X", "debug=feature"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_S)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PROGRAM_S)
     features = set(re.findall(r"Enabling feature (\w+)", done.stderr))
     producing = {"MsgVer2", "LZ4", "ZSTD", "IdempotentProducer"}
     reading = {"BrokerGroupCoordinator", "BrokerBalancedConsumer", "OffsetTime"}

@@ -6,7 +6,7 @@ import pytest
 from amqp.exceptions import AccessRefused, ConsumerCancelled, NotFound, PreconditionFailed
 from kombu import Connection, Consumer, Exchange, Producer, Queue
 
-WAIT_S = 10
+from patience import WAIT_S
 
 
 @pytest.fixture

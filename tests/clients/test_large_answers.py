@@ -6,8 +6,8 @@ import socket
 import struct
 
 import confluent
+from patience import WAIT_S
 
-WAIT_S = 20
 FETCH, API_VERSIONS = 1, 18
 
 

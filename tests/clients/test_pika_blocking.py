@@ -19,9 +19,8 @@ from pika.exceptions import (
     UnroutableError,
 )
 
-pytestmark = pytest.mark.timeout(30)
+from patience import WAIT_S
 
-INACTIVE_S = 10
 PERSISTENT = pika.BasicProperties(delivery_mode=2)
 
 
@@ -46,7 +45,7 @@ def channel(connection):
 def deliveries(channel, queue, count, **options):
     """The next `count` messages: (method, properties, body) of each."""
     found = []
-    for method, properties, body in channel.consume(queue, inactivity_timeout=INACTIVE_S, **options):
+    for method, properties, body in channel.consume(queue, inactivity_timeout=WAIT_S, **options):
         assert method is not None, f"{len(found)} of {count} messages came"
         found.append((method, properties, body))
         if len(found) == count:
@@ -150,14 +149,14 @@ def test_at_most_prefetch_messages_are_on_their_way(channel, queue):
     came = []
     channel.basic_consume(queue, lambda channel, method, properties, body: came.append((method, body)))
     while len(came) < 2:
-        channel.connection.process_data_events(time_limit=INACTIVE_S)
+        channel.connection.process_data_events(time_limit=WAIT_S)
     # The answer to this comes behind all that the broker sent: no third one was among it.
     assert channel.queue_declare(queue, passive=True).method.message_count == 3
     channel.connection.process_data_events(time_limit=0)
     assert [body for _, body in came] == [b"0", b"1"]
     channel.basic_ack(came[1][0].delivery_tag, multiple=True)
     while len(came) < 4:
-        channel.connection.process_data_events(time_limit=INACTIVE_S)
+        channel.connection.process_data_events(time_limit=WAIT_S)
     assert [body for _, body in came] == [b"0", b"1", b"2", b"3"]
     channel.queue_delete(queue)
 
@@ -242,7 +241,7 @@ def test_a_consumer_that_its_own_publisher_feeds(channel, queue):
     channel.queue_declare(queue)
     channel.basic_qos(prefetch_count=10)
     channel.basic_publish("", queue, b"0")
-    for method, _, body in channel.consume(queue, inactivity_timeout=INACTIVE_S):
+    for method, _, body in channel.consume(queue, inactivity_timeout=WAIT_S):
         assert method is not None
         channel.basic_ack(method.delivery_tag)
         if body == b"200":
@@ -265,7 +264,7 @@ def test_direct_reply_to(broker, queue):
     assert properties.reply_to.startswith("amq.rabbitmq.reply-to.")
     serving.basic_publish("", properties.reply_to, b"answer to " + body)
     while not answers:
-        client.process_data_events(time_limit=INACTIVE_S)
+        client.process_data_events(time_limit=WAIT_S)
     assert answers == [b"answer to question"]
     server.close()
     client.close()
@@ -354,7 +353,7 @@ def test_confirmed_messages_are_there_after_a_crash(own_broker):
         channel.basic_publish("events", "a.b", b"%d" % number, PERSISTENT, mandatory=True)
     own_broker.kill()
     with pytest.raises(AMQPConnectionError):
-        connection.process_data_events(time_limit=INACTIVE_S)
+        connection.process_data_events(time_limit=WAIT_S)
     own_broker.start()
 
     with connect(own_broker) as connection:

@@ -1,6 +1,6 @@
 """pika's SelectConnection against a real broker: everything by callbacks.
 
-Flow:   a `Scenario` runs pika's loop until a callback calls `done`, or `SCENARIO_S` are over.
+Flow:   a `Scenario` runs pika's loop until a callback calls `done`, or `PROGRAM_S` are over.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import pika
 import pytest
 from pika.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker
 
-SCENARIO_S = 20.0
+from patience import PROGRAM_S
+
 PERSISTENT = pika.BasicProperties(delivery_mode=2)
 
 
@@ -50,7 +51,7 @@ class Scenario:
     def run(self, opened=None):
         """Until `done`, or the connection has ended; `opened` gets the new channel."""
         self._opened = opened
-        deadline = self.loop.call_later(SCENARIO_S, self._give_up)
+        deadline = self.loop.call_later(PROGRAM_S, self._give_up)
         self.loop.start()
         self.loop.remove_timeout(deadline)
         assert not self._late, "nothing more happened"

@@ -7,6 +7,8 @@ import subprocess
 
 import pytest
 
+from patience import PROGRAM_S
+
 TOOLS = (
     "amqp-declare-queue",
     "amqp-delete-queue",
@@ -15,7 +17,6 @@ TOOLS = (
     "amqp-consume",
 )
 MISSING = [tool for tool in TOOLS if shutil.which(tool) is None]
-RUN_S = 30
 
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"amqp-tools: {', '.join(MISSING)} missing")
 
@@ -26,7 +27,7 @@ def run(broker):
 
     def run(tool, *arguments, text=""):
         command = [tool, f"--url={broker.url}%2F", *arguments]
-        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=RUN_S)
+        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=PROGRAM_S)
         return done.returncode, done.stdout, done.stderr
 
     return run

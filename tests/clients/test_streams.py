@@ -7,11 +7,9 @@ import pytest
 from confluent_kafka import TopicPartition
 
 from confluent import consumer, produce, producer, take
+from patience import WAIT_S
 from process import BrokerProcess
 
-pytestmark = pytest.mark.timeout(60)
-
-INACTIVE_S = 10
 STREAM = {"x-queue-type": "stream"}
 CONFIG = """
 [[exchange]]
@@ -59,7 +57,7 @@ def read(channel, name, count, **arguments):
     channel.basic_qos(prefetch_count=10)
     found = []
     arguments = {"x-stream-offset": "first", **arguments}
-    for method, properties, body in channel.consume(name, arguments=arguments, inactivity_timeout=INACTIVE_S):
+    for method, properties, body in channel.consume(name, arguments=arguments, inactivity_timeout=WAIT_S):
         assert method is not None, f"{len(found)} of {count} came"
         found.append((properties, body))
         channel.basic_ack(method.delivery_tag)

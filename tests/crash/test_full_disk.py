@@ -14,6 +14,7 @@ import trio
 from altered_broker import AlteredBroker
 from amqp_client import Channel, Client, Confirm
 from broker.amqp import methods
+from patience import WAIT_S
 from process import BrokerProcess
 
 SIZE = 160 * 2**20
@@ -231,7 +232,7 @@ async def test_others_fill_the_disk(folder: Path) -> None:
             other = broker.data / "of somebody else"
             other.write_bytes(bytes(SIZE - RESERVE_SIZE - 12 * 2**20))
             client = publishing.channel.client
-            with trio.fail_after(10):
+            with trio.fail_after(WAIT_S):
                 while not (alarms := client.came()):
                     await publishing.publish()
                     with trio.move_on_after(PATIENCE_S):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from broker.kafka.compression import Codec, CompressionProblem, deflate, inflate
 from kafka_python import codec as kafka_python
+from patience import PROGRAM_S
 
 CODECS = list(Codec)
 DEFLATING = CODECS[1:]
@@ -179,6 +180,6 @@ for line in sys.stdin:
 def test_bombs_allocate_little_and_cramjam_is_imported_late():
     bombs = "".join(f"{codec:d} {octets.hex()}\n" for codec, octets in BOMBS.values())
     child = subprocess.run(
-        [sys.executable, "-c", _CHILD], input=bombs, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", _CHILD], input=bombs, capture_output=True, text=True, timeout=PROGRAM_S
     )
     assert child.stdout.split() == ["False"] + ["refused"] * len(BOMBS), child.stderr

@@ -13,6 +13,7 @@ import time
 import pytest
 
 from broker.management.options import HttpLimits
+from patience import PROGRAM_S, WAIT_S
 from process import BrokerProcess
 
 LOGIN = {"authorization": "Basic " + base64.b64encode(b"guest:guest").decode()}
@@ -25,7 +26,7 @@ def broker(tmp_path):
 
 
 def ask(broker, method, path, body=None, *, protocol="http", headers=LOGIN):
-    connection = http.client.HTTPConnection(*broker.addresses[protocol], timeout=30)
+    connection = http.client.HTTPConnection(*broker.addresses[protocol], timeout=WAIT_S)
     try:
         connection.request(method, path, body and json.dumps(body), dict(headers))
         answer = connection.getresponse()
@@ -81,7 +82,7 @@ def test_a_client_that_is_stuck_does_not_hold_the_process_up(broker):
     idle = socket.create_connection(broker.addresses["http"])
     started = time.monotonic()
     assert broker.stop() == 0
-    assert time.monotonic() - started < HttpLimits().stop_timeout_s + 5
+    assert time.monotonic() - started < HttpLimits().stop_timeout_s + WAIT_S
     for sock in (*stuck, idle):
         sock.close()
 
@@ -112,7 +113,7 @@ def test_rabbitmqadmin_works(broker):
             ["rabbitmqadmin", "-H", host, "-P", str(port), "--format", "raw_json", *command],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PROGRAM_S,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

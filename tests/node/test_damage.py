@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from fakes import FakeFiles
+from patience import PROGRAM_S
 from process import ROOT
 from stepped_node import DATA, SteppedNode, bodies_of
 
@@ -199,7 +200,7 @@ def test_definitions_that_are_no_database_are_refused_by_name(tmp_path: Path):
     file = tmp_path / "definitions.sqlite"
     file.write_bytes(b"not a database at all" * 300)
     command = [sys.executable, "-m", "broker", "serve", "--data", str(tmp_path), "--amqp", "127.0.0.1:0"]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PROGRAM_S)
     assert ended.returncode == 70
     last = (ended.stdout + ended.stderr).splitlines()[-1]
     assert last.startswith(f"leveret: the disk failed: {file} at octet 0: file is not a database")

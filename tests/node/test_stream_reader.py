@@ -50,7 +50,6 @@ def read_all(node: SteppedNode, name: str) -> list[int]:
     return consumer.offsets
 
 
-@pytest.mark.timeout(10)
 def test_a_large_batch_without_its_last_records_is_left_behind():
     """A read from the middle of it brings it again, and nothing else."""
     topic = CompactedTopic()
@@ -64,7 +63,6 @@ def test_a_large_batch_without_its_last_records_is_left_behind():
     topic.node.abandon()
 
 
-@pytest.mark.timeout(10)
 @pytest.mark.parametrize("at", [8, 16, 23, 61, 68])
 def test_a_batch_that_is_damaged_is_passed_over(at):
     node = SteppedNode()
@@ -82,7 +80,6 @@ def test_a_batch_that_is_damaged_is_passed_over(at):
     node.abandon()
 
 
-@pytest.mark.timeout(10)
 def test_a_batch_that_nobody_can_open_is_passed_over(caplog):
     node = SteppedNode()
     partition = node.create("orders").partition(0)

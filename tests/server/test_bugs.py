@@ -17,6 +17,7 @@ from broker.server.amqp.connection import AmqpConnection
 from broker.server.amqp.delivery import AmqpConsumer
 from broker.storage.errors import SyncFailed
 from broker_here import BrokerHere, broker_here, until
+from patience import WAIT_S
 
 
 class Bug(Exception):
@@ -175,7 +176,7 @@ async def test_in_a_timer_of_nobody(broker, client, caplog):
     fired = trio.Event()
     broker.node.scheduler.after(0, bug)
     broker.node.scheduler.after(0, fired.set)
-    with trio.fail_after(5):
+    with trio.fail_after(WAIT_S):
         await fired.wait()
     assert logged(caplog) == [Bug]
     await check_service(broker, client)
@@ -198,7 +199,7 @@ async def check_ends(folder: Any, trigger: Any) -> None:
         async with broker_here(folder) as broker:
             channel = await (await broker.connect()).channel(1)
             await trigger(broker, channel)
-            with trio.fail_after(5):
+            with trio.fail_after(WAIT_S):
                 await trio.sleep_forever()
 
     with pytest.raises(BaseExceptionGroup) as caught:

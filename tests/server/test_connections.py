@@ -17,6 +17,7 @@ from broker.amqp.frames import HEARTBEAT_FRAME
 from broker.amqp.spec import PROTOCOL_HEADER
 from broker.server.amqp.connection import AmqpConnection
 from broker_here import BrokerHere, broker_here, until
+from patience import WAIT_S
 
 MIB = 1 << 20
 
@@ -194,7 +195,7 @@ async def test_a_consumer_goes_on_when_all_it_was_sent_went_out_at_once(broker):
     connection, sock, _ = await greedy_connection(broker)
     connection.receive(methods.encode(1, methods.BasicConsume(queue="q", no_ack=True)))
     broker.node.end_pass()
-    with trio.fail_after(5):
+    with trio.fail_after(WAIT_S):
         await until(lambda: len(sock.sent) > 100 * 64 * 1024)
     connection.lost("")
 
@@ -206,7 +207,7 @@ async def test_a_connection_is_read_again_when_all_went_out_at_once(broker):
     gets = methods.encode(1, methods.BasicGet(queue="q", no_ack=True)) * 40
     connection.receive(declare + gets)
     broker.node.end_pass()
-    with trio.fail_after(5):
+    with trio.fail_after(WAIT_S):
         await until(lambda: len(sock.sent) > 40 * 64 * 1024)
     assert len(codec.receive(bytes(sock.sent))) == 41
     await until(lambda: connection._reading)

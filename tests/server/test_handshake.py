@@ -14,6 +14,7 @@ from broker.amqp.frames import FrameReader
 from broker.amqp.spec import PROTOCOL_HEADER
 from broker.server.amqp.options import AmqpOptions
 from broker_here import BrokerHere, broker_here, until
+from patience import WAIT_S
 
 REFUSED = "ACCESS_REFUSED - Login was refused using authentication mechanism {}. For details see the broker logfile."
 
@@ -28,7 +29,7 @@ async def answer_to(broker: BrokerHere, octets: bytes) -> bytes:
 async def everything(client: Client) -> bytes:
     """All octets until the end of the socket."""
     received = b""
-    with trio.fail_after(5):
+    with trio.fail_after(WAIT_S):
         while data := await client.stream.receive_some(4096):
             received += data
     return received

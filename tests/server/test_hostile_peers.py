@@ -20,6 +20,7 @@ from broker.amqp.methods import Method
 from broker.amqp.properties import Properties
 from broker.amqp.spec import PROTOCOL_HEADER
 from broker_here import BrokerHere, until
+from patience import WAIT_S
 from process import BrokerProcess
 from turns import longest_wait
 
@@ -136,7 +137,7 @@ async def send_and_leave(address: tuple[str, int], octets: bytes, rng: random.Ra
                     await stream.send_all(octets[:size])
                     octets = octets[size:]
             await stream.send_eof()
-            with trio.fail_after(10):
+            with trio.fail_after(WAIT_S):
                 while await stream.receive_some(65_536):
                     pass
         except trio.BrokenResourceError:
@@ -168,7 +169,7 @@ async def test_the_conversation_is_a_good_one(broker, caplog):
     await client.write(b"".join(conversation()))
     await client.stream.send_eof()
     received = b""
-    with trio.fail_after(10):
+    with trio.fail_after(WAIT_S):
         while data := await client.stream.receive_some(65_536):
             received += data
     events = frames.FrameReader(MIB).read(received)
@@ -367,7 +368,7 @@ async def test_thousands_of_connections_leave_nothing_behind(tmp_path):
             with socket.create_connection(broker.amqp) as sock:
                 sock.sendall(octets)
         client = await Client.connect(broker.amqp)
-        with trio.fail_after(30):
+        with trio.fail_after(WAIT_S):
             while descriptors(broker) > before + 1:
                 await (await client.channel(1)).close()
         await client.close()

@@ -15,6 +15,7 @@ from broker.kafka.errors import ErrorCode
 from broker_here import until
 from kafka_here import kafka_here
 from kafka_wire import Ended, batch, fetch_body, produce_body, values_of
+from patience import WAIT_S
 
 METADATA_OF_NOTHING = {"topics": []}
 
@@ -228,7 +229,7 @@ async def test_a_stop_answers_those_who_wait_or_lets_them_go(tmp_path):
         producing = wire.written(api.PRODUCE, produce_body("t", batch([b"v"])))
         await wire.write(producing)
         await until(lambda: kafka.node.topics.find("/", "t").partitions[0].next_offset == 1)
-        with trio.fail_after(5):
+        with trio.fail_after(WAIT_S):
             await kafka.server.stop()
         answer = await wire.answer()
         assert answer["responses"][0]["partition_responses"][0]["base_offset"] == 0
@@ -244,7 +245,7 @@ async def test_a_stop_does_not_wait_for_an_alarm_to_end(kafka, wire):
     await wire.send(api.PRODUCE, produce_body("t", batch([b"v"])))
     await wire.send(api.METADATA, METADATA_OF_NOTHING)
     await trio.testing.wait_all_tasks_blocked(0.01)
-    with trio.fail_after(5):
+    with trio.fail_after(WAIT_S):
         await kafka.server.stop()
     await wire.ends()
     assert kafka.node.topics.find("/", "t").partitions[0].next_offset == 0

@@ -17,6 +17,7 @@ from broker_here import until
 from kafka_bodies import draw
 from kafka_here import kafka_here
 from kafka_wire import Ended, KafkaClient, batch, fetch_body, produce_body, values_of
+from patience import WAIT_S
 from scram_client import ScramClient
 from turns import longest_wait
 
@@ -146,7 +147,7 @@ async def send_and_leave(address: tuple[str, int], octets: bytes, rng: random.Ra
                 await stream.send_all(octets[:size])
                 octets = octets[size:]
             await stream.send_eof()
-            with trio.fail_after(10):
+            with trio.fail_after(WAIT_S):
                 while await stream.receive_some(65_536):
                     pass
         except trio.BrokenResourceError:

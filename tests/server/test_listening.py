@@ -24,6 +24,7 @@ from broker.server import serve
 from broker.server.amqp.options import AmqpOptions
 from broker.server.amqp.server import AmqpServer
 from broker_here import until
+from patience import WAIT_S
 from process import BrokerProcess
 
 
@@ -191,7 +192,7 @@ async def test_a_crowd_leaves_descriptors_for_the_disk(tmp_path):
         assert len(await channel.confirms(20)) == 20
         for sock in crowd:
             sock.close()
-        with trio.fail_after(10):
+        with trio.fail_after(WAIT_S):
             while not await is_served(broker.amqp):
                 pass
         await client.close()
@@ -230,7 +231,7 @@ async def test_whoever_comes_while_the_broker_prepares_is_served_when_it_has(tmp
 
         try:
             async with serve.serve(node, AmqpOptions(), serve.Address("127.0.0.1", 0), prepare=prepare):
-                with trio.fail_after(10):
+                with trio.fail_after(WAIT_S):
                     await trio.lowlevel.wait_readable(client)
                 assert client.recv(1) == b"\x01"
         finally:

@@ -14,6 +14,7 @@ from broker.storage.rewrite import rewrite
 from broker.storage.write import remove_files
 from fakes import PowerFailed
 from log_owner import DIRECTORY, LogOwner, contents, keep
+from patience import WAIT_S
 
 LOG = f"{DIRECTORY}/{0:020d}.log"
 REWRITE = f"{DIRECTORY}/{0:020d}.rewrite"
@@ -156,7 +157,7 @@ def test_who_sends_a_part_of_a_segment_goes_on_when_it_is_part_of_another(tmp_pa
     for part, octets in zip(old, expected, strict=True):
         here, there = socket.socketpair()
         with here, there:
-            here.settimeout(5)
+            here.settimeout(WAIT_S)
             there.setblocking(False)
             received = b""
             while len(received) < len(octets):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import socket
 from collections import Counter
 
 import pytest
 
+from ports import free_port
 from process import ROOT, BrokerProcess
 from program import Program
 
@@ -33,10 +33,8 @@ def start():
 
 @pytest.fixture
 def port():
-    """One that is free, and the same after a restart."""
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        return unused.getsockname()[1]
+    """The same after a restart."""
+    return free_port()
 
 
 @pytest.fixture

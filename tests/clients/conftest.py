@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import socket
 
 import pytest
 
+from ports import free_port
 from process import BrokerProcess
 
 
@@ -34,22 +34,16 @@ def own_broker(tmp_path):
 
 @pytest.fixture
 def returning_broker(tmp_path):
-    """One that has the same port after a restart, which the system has picked."""
-    with BrokerProcess(tmp_path, "--amqp", f"127.0.0.1:{_free_port()}") as running:
+    """One that has the same port after a restart."""
+    with BrokerProcess(tmp_path, "--amqp", f"127.0.0.1:{free_port()}") as running:
         yield running
 
 
 @pytest.fixture
 def returning_log_broker(tmp_path):
     """The same for Kafka's clients."""
-    with BrokerProcess(tmp_path, "--kafka", f"127.0.0.1:{_free_port()}") as running:
+    with BrokerProcess(tmp_path, "--kafka", f"127.0.0.1:{free_port()}") as running:
         yield running
-
-
-def _free_port():
-    with socket.socket() as picked:
-        picked.bind(("127.0.0.1", 0))
-        return picked.getsockname()[1]
 
 
 @pytest.fixture

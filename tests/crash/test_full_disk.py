@@ -217,7 +217,7 @@ async def test_a_removed_journal_gives_its_room_back(folder: Path) -> None:
                 await channel.publish(
                     bytes(JOURNALED_SIZE // len(QUEUES)), exchange="amq.fanout", delivery_mode=2
                 )
-                with trio.fail_after(10):
+                with trio.fail_after(WAIT_S):
                     await channel.confirms(number, since=number)
         assert "No space left" not in broker.log.read_text()
         assert removed_files_open(broker) == 0

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import random
-import socket
 import time
 
 import pytest
@@ -17,6 +16,7 @@ from altered_broker import AlteredBroker
 from log_clients import read_commits, read_logs
 from log_history import CommitAnswered, check
 from log_load import GROUP, Load
+from ports import free_port
 from restarts import start_somehow
 
 ROUNDS = int(os.environ.get("LEVERET_CRASH_ROUNDS", "10"))
@@ -50,12 +50,6 @@ def attempt_slowly(*arguments):
     return attempt(*arguments)
 Worker.attempt = attempt_slowly
 """
-
-
-def free_port():
-    with socket.socket() as picked:
-        picked.bind(("127.0.0.1", 0))
-        return picked.getsockname()[1]
 
 
 @pytest.mark.crash

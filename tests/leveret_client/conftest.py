@@ -9,7 +9,8 @@ from process import BrokerProcess
 
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory):
-    with BrokerProcess(tmp_path_factory.mktemp("broker"), kafka=True) as running:
+    config = "[kafka]\nsession_timeout_min_ms = 100\n"
+    with BrokerProcess(tmp_path_factory.mktemp("broker"), config=config, kafka=True) as running:
         yield running
 
 
@@ -21,6 +22,16 @@ def url(broker):
 @pytest.fixture
 def log_url(broker):
     return f"kafka://{broker.bootstrap}"
+
+
+@pytest.fixture
+def is_gone(broker):
+    """Whether a member of this group has left, or was lost, for this reason."""
+
+    def said(group, reason):
+        return re.search(rf"group {re.escape(group)}: member \S+ is gone: {reason}\n", broker.log.read_text())
+
+    return said
 
 
 @pytest.fixture

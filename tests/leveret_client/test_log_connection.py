@@ -34,9 +34,8 @@ async def test_nobody_listens():
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
-        log = leveret.log.connect(f"kafka://127.0.0.1:{port}")
-        took = await fails(log, ConnectionFailed, f"no broker of 127.0.0.1:{port} could be .*refused")
-    assert took < 5
+        log = leveret.log.connect(f"kafka://127.0.0.1:{port}?connection_timeout=3600000")
+        await fails(log, ConnectionFailed, f"no broker of 127.0.0.1:{port} could be .*refused")
 
 
 @on_mock_clock

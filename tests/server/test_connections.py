@@ -588,7 +588,7 @@ async def test_a_stop_does_not_wait_for_clients_that_have_closed(tmp_path):
         client = await broker.connect()
         await client.say(methods.ConnectionClose(200, "bye", 0, 0))
         await until(lambda: broker.server.connection_count == 0)
-        with trio.fail_after(1):
+        with trio.fail_after(WAIT_S):
             await broker.server.stop()
 
 

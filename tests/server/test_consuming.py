@@ -8,6 +8,7 @@ import trio
 from amqp_client import Channel, Refused
 from broker.amqp import methods
 from broker.amqp.frames import FrameReader
+from patience import WAIT_S
 
 
 async def filled(channel: Channel, queue: str, count: int, **options: object) -> None:
@@ -389,7 +390,7 @@ async def test_consumers_on_the_same_connection_are_told_behind_delete_ok(client
     await channel.send(methods.QueueDelete(queue="q"))
     received: list[str] = []
     reader = FrameReader(1 << 20)
-    with trio.fail_after(5):
+    with trio.fail_after(WAIT_S):
         while len(received) < 3:
             events = reader.read(await client.stream.receive_some(4096))
             received += [event.method.name for event in events]

@@ -219,7 +219,7 @@ async def test_requests_that_wait_for_a_later_pass_are_handled_though_the_client
     await client.write(octets)
     await client.stream.aclose()
     partition = kafka.node.topics.topic("/", "topic").partitions[0]
-    with trio.fail_after(10):
+    with trio.fail_after(WAIT_S):
         await until(lambda: partition.high_watermark == count)
 
 

@@ -187,14 +187,14 @@ async def test_plain_with_anything_wrong(strict, say):
 
 async def test_whoever_is_refused_is_told_a_moment_before_the_end(tmp_path):
     """Some clients do not look at what comes together with it."""
-    async with kafka_here(tmp_path, anonymous_user="", refused_delay_s=0.2) as broker:
+    async with kafka_here(tmp_path, anonymous_user="", refused_delay_s=1.0) as broker:
         client = await broker.dial()
         await handshake(client, "PLAIN")
         answer = await client.call(api.SASL_AUTHENTICATE, {"auth_bytes": b"\0alice\0wrong"})
         told_at = trio.current_time()
         assert answer["error_code"] == ErrorCode.SASL_AUTHENTICATION_FAILED
         await client.ends()
-        assert trio.current_time() - told_at > 0.15
+        assert trio.current_time() - told_at > 0.5
 
 
 # ---- SCRAM ----

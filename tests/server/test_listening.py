@@ -234,6 +234,7 @@ async def test_whoever_comes_while_the_broker_prepares_is_served_when_it_has(tmp
                 with trio.fail_after(WAIT_S):
                     await trio.lowlevel.wait_readable(client)
                 assert client.recv(1) == b"\x01"
+                client.close()  # otherwise it is waited for
         finally:
             node.close()
 

@@ -12,6 +12,7 @@ import trio
 
 from broker.server.pump import Pump
 from broker_here import until
+from patience import WAIT_S
 
 END = "end of pass"
 TOO_LONG_S = 0.005
@@ -69,7 +70,7 @@ class Watched:
     async def running(self) -> AsyncIterator[None]:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.pump.run)
-            with trio.fail_after(5):
+            with trio.fail_after(WAIT_S):
                 yield
             nursery.cancel_scope.cancel()
 

@@ -8,7 +8,6 @@ from contextlib import suppress
 
 import pytest
 
-from broker.model.exchange import QUEUE, Destination
 from fakes import PowerFailed
 from stepped_node import SteppedNode
 

@@ -58,6 +58,11 @@ NO_FIELDS: Final[Table] = {}
 
 BY_ID: dict[tuple[int, int], type[Method]] = {}
 
+# Methods that came before, as basic.get in a loop, by their payloads.
+_repeated: dict[bytes, Method] = {}
+_REPEATED_MAX: Final = 1024
+_REPEATED_SIZE_MAX: Final = 128
+
 
 @dataclass_transform(frozen_default=True)
 class Method:
@@ -71,24 +76,29 @@ class Method:
     name: ClassVar[str]
     layout: ClassVar[tuple[tuple[str, str], ...]]
     """(field name, wire type) in wire order."""
+    names: ClassVar[tuple[str, ...]]
+    repeats: ClassVar[bool]
+    """Its arguments say what is wanted, and no number or table of the message at hand: it may come again as it is."""
 
     def __init_subclass__(cls, *, id: tuple[int, int], name: str) -> None:
         cls.id = id
         cls.name = name
         # Annotations are strings here (PEP 563), and so name the wire type itself.
         cls.layout = tuple(inspect.get_annotations(cls).items())
+        cls.names = tuple([name for name, _ in cls.layout])
+        cls.repeats = not {"LongLong", "LongStr", "Table"} & {kind for _, kind in cls.layout}
         BY_ID[id] = cls
 
     def __init__(self, *values: Any, **named: Any) -> None:
-        names = [name for name, _ in self.layout]
-        if len(values) > len(names) or not named.keys() <= set(names[len(values) :]):
+        names = self.names
+        if len(values) > len(names) or (named and not named.keys() <= set(names[len(values) :])):
             raise TypeError(f"{type(self).__name__} has the fields {', '.join(names)}")
         self.__dict__.update(zip(names, values, strict=False))
         self.__dict__.update(named)
 
     def values(self) -> list[Any]:
         """The fields' values in wire order."""
-        return [getattr(self, name) for name, _ in self.layout]
+        return [getattr(self, name) for name in self.names]
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self.values() == other.values()
@@ -103,8 +113,11 @@ class Method:
 def decode(payload: bytes) -> Method:
     """The method in the payload of a method frame.
 
-    Raises RemoteProtocolError: 503 for a method that nobody knows, 502 for arguments cut short or run on.
+    Raises RemoteProtocolError: 503 for an unknown method, 502 for arguments cut short or run on.
     """
+    known = _repeated.get(payload)
+    if known is not None:
+        return known
     if len(payload) < 4:
         raise RemoteProtocolError(ReplyCode.FRAME_ERROR, "a method frame of less than 4 octets")
     ids = _METHOD_ID.unpack_from(payload)
@@ -125,7 +138,12 @@ def decode(payload: bytes) -> Method:
             values.append(value)
     if at != len(payload):
         raise wire.syntax_error(f"{len(payload) - at} octets behind the arguments of {cls.name}")
-    return cls(*values)
+    method = cls(*values)
+    if cls.repeats and len(payload) <= _REPEATED_SIZE_MAX:
+        if len(_repeated) >= _REPEATED_MAX:
+            _repeated.clear()
+        _repeated[payload] = method
+    return method
 
 
 def encode_payload(method: Method) -> bytes:

@@ -189,6 +189,9 @@ class AmqpConnection:
     def readable(self) -> None:
         if not self._reading:
             return  # not any more, since the pump asked the system
+        if self._held is not None:  # most clients wait for the answer, and say nothing that must not be read
+            self._update_watch()
+            return
         try:
             data = self._socket.recv(self._receive_size)
         except BlockingIOError:
@@ -350,7 +353,6 @@ class AmqpConnection:
         """Carry out nothing more until the commit is safe; then `then`, and what came meanwhile."""
         assert self._held is None
         self._held = []
-        self._update_watch()
         commit.waiters.append(partial(self.guard, partial(self._release, then)))
 
     def _release(self, then: Callable[[], None]) -> None:

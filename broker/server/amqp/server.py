@@ -114,19 +114,21 @@ class AmqpServer:
             failing, self._failing = self._failing, {}
             for connection, error in failing.items():
                 connection.failed(error)
-        confirming, self._confirming = self._confirming, {}
-        for channel in confirming:
-            if channel.confirms is not None:
+        if self._confirming:
+            confirming, self._confirming = self._confirming, {}
+            for channel in confirming:
+                if channel.confirms is not None:
+                    try:
+                        channel.confirms.send()
+                    except Exception as error:
+                        channel.connection.failed(error)
+        if self._unflushed:
+            unflushed, self._unflushed = self._unflushed, {}
+            for connection in unflushed:
                 try:
-                    channel.confirms.send()
+                    connection.flush()
                 except Exception as error:
-                    channel.connection.failed(error)
-        unflushed, self._unflushed = self._unflushed, {}
-        for connection in unflushed:
-            try:
-                connection.flush()
-            except Exception as error:
-                connection.failed(error)
+                    connection.failed(error)
         if self._closing:
             closing, self._closing = self._closing, {}
             for connection in closing:

@@ -148,9 +148,10 @@ class KafkaServer:
         self._rung[call] = None
 
     def end_pass(self) -> None:
-        rung, self._rung = self._rung, {}
-        for call in rung:
-            call()
+        if self._rung:
+            rung, self._rung = self._rung, {}
+            for call in rung:
+                call()
         while self._unflushed:  # a connection that is lost in sending may set others free
             unflushed, self._unflushed = self._unflushed, {}
             for connection in unflushed:

@@ -127,15 +127,13 @@ def check(records: bytes | memoryview, size_max: int) -> BatchHeader:
     The records themselves are not looked at. Raises RecordProblem.
     """
     size = len(records)
-    if size > _MAGIC_AT and records[_MAGIC_AT] != MAGIC:
-        raise invalid(f"magic {records[_MAGIC_AT]} where only {MAGIC} is served")
     if size < HEADER_SIZE:
-        if not size:
-            raise invalid("no record batch")
-        raise RecordProblem(ErrorCode.CORRUPT_MESSAGE, f"a batch of {size} octets is cut short")
-    base, length, leader, _, crc, attributes, delta, first, latest, producer, epoch, sequence, count = (
+        raise _too_short(records)
+    base, length, leader, magic, crc, attributes, delta, first, latest, producer, epoch, sequence, count = (
         _HEADER.unpack_from(records)
     )
+    if magic != MAGIC:
+        raise _wrong_magic(magic & 0xFF)
     if length + _LENGTH_END != size:
         raise _wrong_length(length, size)
     if size > size_max:
@@ -162,6 +160,19 @@ def invalid(text: str) -> RecordProblem:
     return RecordProblem(ErrorCode.INVALID_RECORD, text)
 
 
+def _too_short(records: bytes | memoryview) -> RecordProblem:
+    size = len(records)
+    if size > _MAGIC_AT and records[_MAGIC_AT] != MAGIC:
+        return _wrong_magic(records[_MAGIC_AT])
+    if not size:
+        return invalid("no record batch")
+    return RecordProblem(ErrorCode.CORRUPT_MESSAGE, f"a batch of {size} octets is cut short")
+
+
+def _wrong_magic(magic: int) -> RecordProblem:
+    return invalid(f"magic {magic} where only {MAGIC} is served")
+
+
 def _wrong_length(length: int, size: int) -> RecordProblem:
     said = length + _LENGTH_END
     if HEADER_SIZE <= said < size:
@@ -183,6 +194,9 @@ def _wrong_attributes(attributes: int) -> RecordProblem:
 
 def _crc(octets: bytes | memoryview, at: int, end: int, crc: int = 0) -> int:
     """CRC-32C from `at` to `end`, behind what `crc` was computed of."""
+    if end - at <= _CRC_CHUNK:
+        found: int = google_crc32c.extend(crc, bytes(octets[at:end]))
+        return found
     for start in range(at, end, _CRC_CHUNK):
         crc = google_crc32c.extend(crc, bytes(octets[start : min(start + _CRC_CHUNK, end)]))
     return crc

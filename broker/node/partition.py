@@ -34,7 +34,7 @@ from broker.storage.errors import CorruptLog, DiskFull, SyncFailed
 from broker.storage.file import FileRange, Files, Handles
 from broker.storage.log import Log
 from broker.storage.noted import SAFE
-from broker.storage.segment import LOG_SUFFIX, SETTLED_SUFFIX, Segment
+from broker.storage.segment import SETTLED_SUFFIX, Segment
 from broker.storage.settlements import Settlement
 from broker.storage.write import Write
 
@@ -413,21 +413,26 @@ class Partition:
         self.log.syncs = self.settings.syncs or self._journaled > 0
         self._journaled = 0
         self._journaled_settlements = max(0, self._journaled_settlements - settled_end)
-        before = self.log.segments
+        before = self.log.segment_count
         writes, settled = self.log.write(taken, entries, anew=bool(entries) and self._last_is_past)
         self.log.syncs = self.settings.syncs
+        last = self.log.last_segment
         if entries:
-            self._noted_in = self.log.segments[-1]
-        if (segments := self.log.segments) != before:
-            self._began_ms = self.now_ms()
-            for segment in segments[max(len(before) - 1, 0) : -1]:
-                segment.sealed_ms = self._began_ms
-            self._noted_size = 0
+            self._noted_in = last
+        if last is not None and self.log.segment_count != before:
+            self._rolled(before)
             if before:
-                writes.append(snapshots.write_of(self.producers, segments[-1]))
-        if taken and self.settings.syncs and segments[-1].size - self._noted_size >= _NOTED_EACH:
-            settled.append(self._safe_note(segments[-1]))
+                writes.append(snapshots.write_of(self.producers, last))
+        if taken and last is not None and self.settings.syncs and last.size - self._noted_size >= _NOTED_EACH:
+            settled.append(self._safe_note(last))
         return writes, settled
+
+    def _rolled(self, before: int) -> None:
+        """There were so many segments, and now there are more."""
+        self._began_ms = self.now_ms()
+        for segment in self.log.segments[max(before - 1, 0) : -1]:
+            segment.sealed_ms = self._began_ms
+        self._noted_size = 0
 
     def _safe_note(self, last: Segment) -> Write:
         """For behind a sync: it tells recovery what is damage and not a commit that was not finished."""
@@ -436,7 +441,7 @@ class Partition:
 
     def note_safe(self) -> None:
         """When everything is safe, and nothing is being written."""
-        last = self.log.segments[-1] if self.log.segments else None
+        last = self.log.last_segment
         if last is not None and last.size > self._noted_size and self.settings.syncs:
             with suppress(DiskFull):
                 self._safe_note(last).carry_out(self._files, self._reader)
@@ -474,7 +479,7 @@ class Partition:
         for segment in self.log.segments[-1:]:
             paths = []
             if segment.unsynced and self.settings.syncs:
-                paths.append(segment.path(LOG_SUFFIX))
+                paths.append(segment.log_path)
                 segment.unsynced = segment.unnamed = False
             if segment.settled_unsynced:
                 paths.append(segment.path(SETTLED_SUFFIX))

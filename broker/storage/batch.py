@@ -122,27 +122,13 @@ def place(
     octets: bytes | memoryview, base_offset: int, count: int, attributes: int, max_timestamp: int
 ) -> Batch:
     """A producer's batch, which was checked, at its place in a log: nothing that the crc covers is changed."""
+    view = memoryview(octets)
     head = b"".join(
-        (
-            _OFFSET.pack(base_offset),
-            bytes(octets[8:LENGTH_END]),
-            _EPOCH_AND_MAGIC,
-            bytes(octets[_CRC_AT:HEADER_SIZE]),
-        )
+        (_OFFSET.pack(base_offset), view[8:LENGTH_END], _EPOCH_AND_MAGIC, view[_CRC_AT:HEADER_SIZE])
     )
-    return Batch(
-        base_offset,
-        base_offset + count,
-        count,
-        attributes,
-        0,
-        max_timestamp,
-        [
-            head,
-            cast("bytes", octets[HEADER_SIZE:]),
-        ],  # a view serves as well, wherever they are written or joined
-        len(octets),
-    )
+    # A view serves as well as bytes, wherever they are written or joined.
+    buffers = [head, cast("bytes", view[HEADER_SIZE:])]
+    return Batch(base_offset, base_offset + count, count, attributes, 0, max_timestamp, buffers, len(octets))
 
 
 def whole_size(octets: bytes, at: int) -> int:

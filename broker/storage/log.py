@@ -114,9 +114,10 @@ class Log:
             self._begin_empty(writes)
         for batch in appended:
             segment = self._segment_for(batch, writes)
-            path = segment.path(LOG_SUFFIX)
-            if not writes or writes[-1].path != path:
-                writes.append(Write(path, segment.size, [], False, segment.unnamed, segment.unsynced))
+            if not writes or writes[-1].path is not segment.log_path:
+                writes.append(
+                    Write(segment.log_path, segment.size, [], False, segment.unnamed, segment.unsynced)
+                )
                 segment.unnamed = False
             if not self.settles:  # what is missing is not noted: that would take an octet for each
                 segment.next_offset = batch.base_offset
@@ -155,15 +156,14 @@ class Log:
     def _begin_empty(self, writes: list[Write]) -> None:
         self._seal(self._segments[-1], writes)
         segment = self._begin(self.next_offset)
-        writes.append(Write(segment.path(LOG_SUFFIX), 0, [], False, created=True))
+        writes.append(Write(segment.log_path, 0, [], False, created=True))
         segment.unnamed = False
 
     def _seal(self, segment: Segment, writes: list[Write]) -> None:
         """It gets nothing more: it is synced, and its index written for the next start."""
         segment.sealed = True
-        path = segment.path(LOG_SUFFIX)
-        if not writes or writes[-1].path != path:
-            writes.append(Write(path, segment.size, [], False, segment.unnamed, segment.unsynced))
+        if not writes or writes[-1].path is not segment.log_path:
+            writes.append(Write(segment.log_path, segment.size, [], False, segment.unnamed, segment.unsynced))
         writes[-1].sync = writes[-1].last = True
         segment.unsynced = False
         writes.append(index_write(segment))
@@ -240,6 +240,14 @@ class Log:
     @property
     def segments(self) -> tuple[Segment, ...]:
         return tuple(self._segments)
+
+    @property
+    def segment_count(self) -> int:
+        return len(self._segments)
+
+    @property
+    def last_segment(self) -> Segment | None:
+        return self._segments[-1] if self._segments else None
 
     def at_rest(self) -> list[Segment]:
         """The sealed segments of which everything is on the disk."""
@@ -342,7 +350,7 @@ class Log:
         Raises DiskFull, and then nothing has happened.
         """
         files.remove(segment.path(INDEX_SUFFIX))
-        files.rename(segment.path(REWRITE_SUFFIX), segment.path(LOG_SUFFIX))
+        files.rename(segment.path(REWRITE_SUFFIX), segment.log_path)
         segment.rewriting = False
         segment.size = segment.readable_size = result.size
         segment.records = result.records

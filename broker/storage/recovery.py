@@ -140,7 +140,7 @@ def mend(files: Files, reader: Handles, log: Log, error: CorruptLog) -> tuple[Re
     report = Report()
     lost = 0
     for segment in log.segments:
-        path = segment.path(LOG_SUFFIX)
+        path = segment.log_path
         if path != error.path:
             continue
         segment.damage = []
@@ -186,7 +186,7 @@ def _passed_over(part: Part) -> str:
 def _take_index(opening: _Opening, segment: Segment) -> bool:
     """Believe the index of a sealed segment, if it fits and, where that matters, every offset has its record."""
     files, reader = opening.files, opening.reader
-    size = files.size(segment.path(LOG_SUFFIX))
+    size = files.size(segment.log_path)
     path = segment.path(INDEX_SUFFIX)
     index_size = files.size(path)
     if index_size <= 0:
@@ -210,7 +210,7 @@ def _take_index(opening: _Opening, segment: Segment) -> bool:
 def _scan(opening: _Opening, segment: Segment, stop: int) -> None:
     """Take the batches that are sound, and leave nothing else in the file."""
     files, reader, report = opening.files, opening.reader, opening.report
-    path = segment.path(LOG_SUFFIX)
+    path = segment.log_path
     size = end = max(files.size(path), 0)
     sound: list[range | Batch] = []
     rewrite = False
@@ -255,7 +255,7 @@ def _cut(opening: _Opening, segment: Segment, octets: range, part: Part, said: s
         said += ", as what is behind a hole was not finished either"
     (report.damaged if lost else report.cut).append(said)
     if lost or part.following is not None or part.reason not in _UNWRITTEN:
-        _save(opening.files, opening.reader, segment.path(LOG_SUFFIX), octets, report)
+        _save(opening.files, opening.reader, segment.log_path, octets, report)
 
 
 def _unfinished(opening: _Opening, segment: Segment, part: Part) -> bool:
@@ -271,7 +271,7 @@ def _unfinished(opening: _Opening, segment: Segment, part: Part) -> bool:
     due = segment.next_offset
     if due < opening.safe or any(batch.base_offset >= due for batch in opening.journaled):
         return False
-    pieces = _pieces(opening.reader, segment.path(LOG_SUFFIX), range(part.at, part.end))
+    pieces = _pieces(opening.reader, segment.log_path, range(part.at, part.end))
     return _has_unwritten_sector(pieces, part.at, opening.files.sector_size)
 
 
@@ -434,7 +434,7 @@ def _sync_end(files: Files, log: Log) -> None:
     for segment in log.segments[-1:]:
         if segment.unsynced:
             writer = files.handles(1)
-            writer.sync(segment.path(LOG_SUFFIX))
+            writer.sync(segment.log_path)
             writer.close()
             files.sync_directory(log.directory)
             segment.unsynced = segment.unnamed = False

@@ -87,7 +87,7 @@ def rewrite(handles: Handles, segments: Sequence[Segment], live: list[range], ke
         if not result.changed and kept != [batch]:  # they are what they were, or others: none compares equal
             result.changed = True
             for start in range(0, at, _PIECE_SIZE):
-                out.add([handles.read(first.path(LOG_SUFFIX), start, min(_PIECE_SIZE, at - start))])
+                out.add([handles.read(first.log_path, start, min(_PIECE_SIZE, at - start))])
         for one in kept:
             result.add(one)
             if result.changed:
@@ -100,7 +100,7 @@ def rewrite(handles: Handles, segments: Sequence[Segment], live: list[range], ke
 
 def read_batches(handles: Handles, segment: Segment) -> Iterator[Batch]:
     """Of a whole segment, in pieces. Raises CorruptLog."""
-    path, end = segment.path(LOG_SUFFIX), segment.readable_size
+    path, end = segment.log_path, segment.readable_size
     position = 0
     while position < end:
         octets = handles.read(path, position, min(_PIECE_SIZE, end - position))
@@ -140,7 +140,7 @@ def _finish_joining(files: Files, reader: Handles, directory: str, first: int, n
     if inside:
         segment = Segment(directory, first, first)
         if f"{first:020d}{REWRITE_SUFFIX}" in names:
-            files.rename(segment.path(REWRITE_SUFFIX), segment.path(LOG_SUFFIX))
+            files.rename(segment.path(REWRITE_SUFFIX), segment.log_path)
         files.sync_directory(directory)
         suffixes = (LOG_SUFFIX, *COMPANION_SUFFIXES)
         removed += [

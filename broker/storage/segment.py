@@ -69,9 +69,11 @@ class Segment:
     """Octets that reading passes over, ascending."""
     index: Index = field(default_factory=Index)
     settled: Settled = field(init=False)
+    log_path: str = field(init=False)
 
     def __post_init__(self) -> None:
         self.settled = Settled(self.base_offset)
+        self.log_path = self.path(LOG_SUFFIX)
 
     def path(self, suffix: str) -> str:
         return f"{self.directory}/{self.base_offset:020d}{suffix}"

@@ -14,7 +14,7 @@ from broker.storage import batch as batches
 from broker.storage.batch import Batch, Span
 from broker.storage.errors import CorruptLog
 from broker.storage.file import FileRange, Handles
-from broker.storage.segment import LOG_SUFFIX, Segment
+from broker.storage.segment import Segment
 
 _READ_SIZE: Final = 256 * 1024
 # Index entries are 64 KiB apart: so much holds the batch that is looked for, mostly.
@@ -42,7 +42,7 @@ class SegmentReader:
 
         Raises CorruptLog if the first of them cannot be read.
         """
-        path = segment.path(LOG_SUFFIX)
+        path = segment.log_path
         last_segment, last_offset, position = self._cursor
         if last_segment is not segment or last_offset != offset:
             position = segment.index.position(offset)
@@ -88,7 +88,7 @@ class SegmentReader:
 
     def octets(self, segment: Segment, position: int, size: int) -> bytes:
         """So many of the file's octets, unchecked. Raises CorruptLog if there are fewer."""
-        path = segment.path(LOG_SUFFIX)
+        path = segment.log_path
         octets = self._handles.read(path, position, size)
         if len(octets) < size:
             raise CorruptLog(path, position, "cut short")
@@ -96,7 +96,7 @@ class SegmentReader:
 
     def share(self, segment: Segment, position: int, size: int) -> FileRange | bytes:
         """The same as a part of the file, if they are many enough for that to be worth its while."""
-        path = segment.path(LOG_SUFFIX)
+        path = segment.log_path
         shared = self._handles.share(path, position, size) if size >= _SHARED_SIZE_MIN else None
         return shared if shared is not None else self.octets(segment, position, size)
 
@@ -121,7 +121,7 @@ class SegmentReader:
 
         Raises CorruptLog for what cannot be one, and for nothing that `recovery.mend` would take for one.
         """
-        path = segment.path(LOG_SUFFIX)
+        path = segment.log_path
         octets = self._handles.read(path, sound.start, min(len(sound), size_max))
         at = 0
         due, end = segment.base_offset, segment.next_offset

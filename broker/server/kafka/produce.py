@@ -21,9 +21,10 @@ from broker.kafka.errors import ErrorCode
 from broker.kafka.outlines import outlines
 from broker.kafka.records import BatchHeader, RecordProblem
 from broker.model.errors import ModelError
+from broker.model.topic import TopicSettings
 from broker.model.user import Right
 from broker.node.flusher import Commit
-from broker.node.partition import Partition
+from broker.node.topics import Topic
 from broker.server.kafka.errors import NO_TRANSACTIONS, code_of
 from broker.server.kafka.reply import Reply
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from broker.server.kafka.connection import KafkaConnection
     from broker.server.kafka.handlers import Handler
 
+_NOTHING: Final = memoryview(b"")
 _ACKS: Final = frozenset({-1, 0, 1})
 _ZSTD: Final = 4
 _ZSTD_VERSION_MIN: Final = 7
@@ -52,18 +54,7 @@ class _Refused(Exception):
         self.records = records
 
 
-class _Opening:
-    """How many records of one request are looked at."""
-
-    def __init__(self) -> None:
-        self._left = _RECORDS_MAX
-
-    def take(self, count: int) -> None:
-        """Raises _Refused if it is too many; clients divide what is too large."""
-        if count > self._left:
-            text = f"{count} records of a compacted topic where {self._left} more are the limit of a request"
-            raise _Refused(ErrorCode.MESSAGE_TOO_LARGE, text)
-        self._left -= count
+_REFUSALS: Final = (_Refused, RecordProblem, ModelError)
 
 
 def produce(connection: KafkaConnection, request: Request, reply: Reply, *, has_waited: bool = False) -> None:
@@ -79,115 +70,122 @@ def produce(connection: KafkaConnection, request: Request, reply: Reply, *, has_
         return
     node.metrics.produce_requests += 1
     body = request.body
-    commits: dict[Commit, None] = {}
-    opening = _Opening()
-    failed = False
-    topics: list[dict[str, Any]] = []
-    for topic in body["topic_data"]:
-        results = []
-        for one in topic["partition_data"]:
-            result = _partition_result(connection, request, topic["name"], one, commits, opening)
-            failed |= result["error_code"] != ErrorCode.NONE
-            results.append(result)
-        topics.append({"name": topic["name"], "partition_responses": results})
+    batches = _Batches(connection, request)
+    topics = [
+        {"name": topic["name"], "partition_responses": batches.append(topic)} for topic in body["topic_data"]
+    ]
     if body["acks"] == 0:
         reply.skip()
-        if failed:
+        if batches.refused:
             connection.refuse("a batch with acks=0 was refused, and there is no other way to say so")
         return
-    commit = next(reversed(commits), None)  # the last of them is the newest
-    reply.answer_after(commit, {"responses": topics})
+    reply.answer_after(batches.commit, {"responses": topics})
 
 
-def _partition_result(
-    connection: KafkaConnection,
-    request: Request,
-    name: str,
-    one: dict[str, Any],
-    commits: dict[Commit, None],
-    opening: _Opening,
-) -> dict[str, Any]:
-    try:
-        partition = _partition(connection, request, name, one["index"])
-        header = _checked(partition, request, one["records"], opening)
-        appended = partition.append(header, one["records"])
-    except _Refused as refused:
-        return _refusal(one["index"], refused.code, refused.text, refused.records)
-    except RecordProblem as problem:
-        return _refusal(one["index"], problem.code, problem.text)
-    except ModelError as error:
-        return _refusal(one["index"], code_of(error), str(error))
-    commits[appended.commit] = None
-    connection.node.metrics.records_received += header.count
-    connection.node.metrics.record_octets_received += header.size
-    return {
-        "index": one["index"],
-        "error_code": ErrorCode.NONE,
-        "base_offset": appended.base_offset,
-        "log_append_time_ms": appended.log_append_time,
-        "log_start_offset": partition.start_offset,
-    }
+class _Batches:
+    """Of one request: where they go, and what is answered of each."""
 
+    def __init__(self, connection: KafkaConnection, request: Request) -> None:
+        self.commit: Commit | None = None
+        """When it is done, all of them are safe."""
+        self.refused = False
+        """One of them was, at least."""
+        self._connection = connection
+        self._request = request
+        self._now_ms = connection.node.clock.now_ms()
+        # How many records may still be looked at.
+        self._left = _RECORDS_MAX
 
-def _refusal(index: int, code: ErrorCode, text: str | None, records: Sequence[int] = ()) -> dict[str, Any]:
-    errors = [{"batch_index": number, "batch_index_error_message": text} for number in records]
-    return {
-        "index": index,
-        "error_code": code,
-        "base_offset": -1,
-        "record_errors": errors,
-        "error_message": text,
-    }
+    def append(self, topic: dict[str, Any]) -> list[dict[str, Any]]:
+        """The results for the partitions of one topic."""
+        partitions: list[dict[str, Any]] = topic["partition_data"]
+        try:
+            found = self._topic(topic["name"])
+        except _REFUSALS as refusal:
+            return [self._refusal(one["index"], refusal) for one in partitions]
+        return [self._append(found, one["index"], one["records"] or _NOTHING) for one in partitions]
 
+    def _append(self, topic: Topic, index: int, octets: memoryview) -> dict[str, Any]:
+        try:
+            partition = topic.partition(index)
+            header = self._checked(partition.settings, octets)
+            base_offset, append_time, self.commit = partition.append(header, octets)
+        except _REFUSALS as refusal:
+            return self._refusal(index, refusal)
+        metrics = self._connection.node.metrics
+        metrics.records_received += header.count
+        metrics.record_octets_received += header.size
+        return {
+            "index": index,
+            "base_offset": base_offset,
+            "log_append_time_ms": append_time,
+            "log_start_offset": partition.start_offset,
+        }
 
-def _partition(connection: KafkaConnection, request: Request, name: str, index: int) -> Partition:
-    if request.body["acks"] not in _ACKS:
-        raise _Refused(ErrorCode.INVALID_REQUIRED_ACKS)
-    if request.body["transactional_id"] is not None:
-        raise _Refused(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, NO_TRANSACTIONS)
-    if not connection.allows(Right.WRITE, name):
-        raise _Refused(ErrorCode.TOPIC_AUTHORIZATION_FAILED)
-    topic = connection.node.topics.topic(connection.server.options.vhost, name)
-    if topic.internal:
-        raise _Refused(ErrorCode.INVALID_TOPIC_EXCEPTION, f"topic '{name}' is the broker's own")
-    return topic.partition(index)
+    def _refusal(self, index: int, refusal: _Refused | RecordProblem | ModelError) -> dict[str, Any]:
+        self.refused = True
+        if isinstance(refusal, ModelError):
+            refusal = _Refused(code_of(refusal), str(refusal))
+        text = refusal.text
+        numbers = refusal.records if isinstance(refusal, _Refused) else ()
+        errors = [{"batch_index": number, "batch_index_error_message": text} for number in numbers]
+        return {
+            "index": index,
+            "error_code": refusal.code,
+            "base_offset": -1,
+            "record_errors": errors,
+            "error_message": text,
+        }
 
+    def _topic(self, name: str) -> Topic:
+        """Raises one of `_REFUSALS`, as what is below does."""
+        connection, body = self._connection, self._request.body
+        if body["acks"] not in _ACKS:
+            raise _Refused(ErrorCode.INVALID_REQUIRED_ACKS)
+        if body["transactional_id"] is not None:
+            raise _Refused(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, NO_TRANSACTIONS)
+        if not connection.allows(Right.WRITE, name):
+            raise _Refused(ErrorCode.TOPIC_AUTHORIZATION_FAILED)
+        topic = connection.node.topics.topic(connection.server.options.vhost, name)
+        if topic.internal:
+            raise _Refused(ErrorCode.INVALID_TOPIC_EXCEPTION, f"topic '{name}' is the broker's own")
+        return topic
 
-def _checked(
-    partition: Partition, request: Request, octets: memoryview | None, opening: _Opening
-) -> BatchHeader:
-    """The header of a batch that may be appended."""
-    settings = partition.settings
-    header = records.check(octets if octets is not None else memoryview(b""), settings.message_size_max)
-    if header.attributes & 7 == _ZSTD and request.version < _ZSTD_VERSION_MIN:
-        raise _Refused(ErrorCode.UNSUPPORTED_COMPRESSION_TYPE)
-    if not settings.append_time:
-        now_ms = partition.now_ms()
-        if header.max_timestamp > now_ms + settings.after_max_ms:
-            raise _Refused(
-                ErrorCode.INVALID_TIMESTAMP,
-                f"timestamp {header.max_timestamp} is more than {settings.after_max_ms} ms ahead",
-            )
-        if 0 <= header.base_timestamp < now_ms - settings.before_max_ms:
-            raise _Refused(
-                ErrorCode.INVALID_TIMESTAMP,
-                f"timestamp {header.base_timestamp} is more than {settings.before_max_ms} ms ago",
-            )
-    if header.count > _RECORDS_MAX:
-        text = f"{header.count} records in a batch, where {_RECORDS_MAX} are the limit"
-        raise _Refused(ErrorCode.MESSAGE_TOO_LARGE, text)
-    if settings.compacts:
-        opening.take(header.count)
-        _check_keys(octets, max(_INFLATED_SIZE_MIN, _INFLATED_GROWTH_MAX * header.size))
-    return header
+    def _checked(self, settings: TopicSettings, octets: memoryview) -> BatchHeader:
+        """The header of a batch that may be appended."""
+        header = records.check(octets, settings.message_size_max)
+        if header.attributes & 7 == _ZSTD and self._request.version < _ZSTD_VERSION_MIN:
+            raise _Refused(ErrorCode.UNSUPPORTED_COMPRESSION_TYPE)
+        if not settings.append_time:
+            self._check_times(header, settings)
+        if header.count > _RECORDS_MAX:
+            text = f"{header.count} records in a batch, where {_RECORDS_MAX} are the limit"
+            raise _Refused(ErrorCode.MESSAGE_TOO_LARGE, text)
+        if settings.compacts:
+            self._check_keys(header, octets)
+        return header
 
+    def _check_times(self, header: BatchHeader, settings: TopicSettings) -> None:
+        ahead = header.max_timestamp - self._now_ms
+        if ahead > settings.after_max_ms:
+            text = f"timestamp {header.max_timestamp} is more than {settings.after_max_ms} ms ahead"
+            raise _Refused(ErrorCode.INVALID_TIMESTAMP, text)
+        if 0 <= header.base_timestamp < self._now_ms - settings.before_max_ms:
+            text = f"timestamp {header.base_timestamp} is more than {settings.before_max_ms} ms ago"
+            raise _Refused(ErrorCode.INVALID_TIMESTAMP, text)
 
-def _check_keys(octets: Any, inflated_size_max: int) -> None:
-    """What is compacted by key needs one in each record."""
-    found = outlines(octets, inflated_size_max=inflated_size_max)
-    keyless = list(islice((offset for offset, key, _, _, _ in found if key is None), _ERRORS_MAX))
-    if keyless:
-        raise _Refused(ErrorCode.INVALID_RECORD, "a record of a compacted topic has no key", keyless)
+    def _check_keys(self, header: BatchHeader, octets: memoryview) -> None:
+        """What is compacted by key needs one in each record. Clients divide what is too large."""
+        if header.count > self._left:
+            text = f"{header.count} records of a compacted topic where {self._left} more are the limit of a request"
+            raise _Refused(ErrorCode.MESSAGE_TOO_LARGE, text)
+        self._left -= header.count
+        found = outlines(
+            octets, inflated_size_max=max(_INFLATED_SIZE_MIN, _INFLATED_GROWTH_MAX * header.size)
+        )
+        keyless = list(islice((offset for offset, key, _, _, _ in found if key is None), _ERRORS_MAX))
+        if keyless:
+            raise _Refused(ErrorCode.INVALID_RECORD, "a record of a compacted topic has no key", keyless)
 
 
 def init_producer_id(connection: KafkaConnection, request: Request, reply: Reply) -> None:

@@ -1,7 +1,9 @@
 # make run    set everything up and start the broker
-# make test   the whole suite        make check  lint, types, imports
-# make bench  the comparison tables  make image  build and try the container without an engine
-#             (bench-amqp, bench-log: one of them)
+# make test   the whole suite, the same examples each time; TESTS=tests/model for a part, JOBS=1 for one process
+# make hunt   other examples, for HUNT_MINUTES (30); what fails is printed with the command that repeats it
+# make check  lint, types, imports
+# make bench  the comparison tables (bench-amqp, bench-log: one of them)
+# make image  build and try the container without an engine
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,15 +11,22 @@ BIN = $(VENV)/bin
 RUN_READY = $(VENV)/.run-ready
 DEV_READY = $(VENV)/.dev-ready
 BENCH_READY = $(VENV)/.bench-ready
+# As many processes as there are cores; more than four would only wait for the same disk.
+JOBS ?= auto
+PARALLEL = --numprocesses $(JOBS) --maxprocesses 4 --dist loadgroup
+HUNT_MINUTES ?= 30
 
-.PHONY: run test check format bench bench-amqp bench-log image clean
+.PHONY: run test hunt check format bench bench-amqp bench-log image clean
 
 run: $(RUN_READY)
 	@echo "Try it: curl -u guest:guest http://127.0.0.1:15672/api/overview, or examples/README.md; Ctrl-C stops."
 	@exec $(BIN)/leveret serve --config config/broker.toml
 
 test: $(DEV_READY)
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest $(PARALLEL) $(TESTS)
+
+hunt: $(DEV_READY)
+	$(BIN)/python tests/hunt.py --minutes $(HUNT_MINUTES) -- $(PARALLEL) $(TESTS)
 
 check: $(DEV_READY)
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """A broker that is killed at any moment under producers and consumers of its log, and started again.
 
-`LEVERET_CRASH_ROUNDS` asks for more rounds, `LEVERET_CRASH_SEED` for the same choices again.
+`LEVERET_CRASH_ROUNDS` asks for more rounds, `LEVERET_CRASH_SEED` for other choices: when to kill, what clients do.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from ports import free_port
 from restarts import start_somehow
 
 ROUNDS = int(os.environ.get("LEVERET_CRASH_ROUNDS", "10"))
-SEED = int(os.environ.get("LEVERET_CRASH_SEED", random.randrange(2**32)))
+SEED = int(os.environ.get("LEVERET_CRASH_SEED", "1"))
 # A round takes at most this long.
-ROUND_S = 30
+ROUND_S = 120
 TOPIC = "orders"
 PARTITIONS = 4
 
@@ -57,7 +57,6 @@ Worker.attempt = attempt_slowly
 @pytest.mark.parametrize("program", ["", OFTEN], ids=["as it is", "often and slowly"])
 async def test_what_was_acknowledged_survives_any_number_of_kills(tmp_path, program):
     seed = f"{SEED}/{len(program)}"
-    print(f"LEVERET_CRASH_SEED={SEED}")
     chance = random.Random(seed)
     kills = 0
     began = time.monotonic()

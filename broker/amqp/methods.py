@@ -78,15 +78,15 @@ class Method:
     """(field name, wire type) in wire order."""
     names: ClassVar[tuple[str, ...]]
     repeats: ClassVar[bool]
-    """Its arguments say what is wanted, and no number or table of the message at hand: it may come again as it is."""
+    """A client in a loop sends it again with the same arguments."""
 
-    def __init_subclass__(cls, *, id: tuple[int, int], name: str) -> None:
+    def __init_subclass__(cls, *, id: tuple[int, int], name: str, repeats: bool = False) -> None:
         cls.id = id
         cls.name = name
         # Annotations are strings here (PEP 563), and so name the wire type itself.
         cls.layout = tuple(inspect.get_annotations(cls).items())
         cls.names = tuple([name for name, _ in cls.layout])
-        cls.repeats = not {"LongLong", "LongStr", "Table"} & {kind for _, kind in cls.layout}
+        cls.repeats = repeats
         BY_ID[id] = cls
 
     def __init__(self, *values: Any, **named: Any) -> None:
@@ -488,7 +488,7 @@ class BasicDeliver(Method, id=(60, 60), name="basic.deliver"):
     routing_key: ShortStr = ""
 
 
-class BasicGet(Method, id=(60, 70), name="basic.get"):
+class BasicGet(Method, id=(60, 70), name="basic.get", repeats=True):
     ticket: Short = 0
     queue: ShortStr = ""
     no_ack: Bit = False
@@ -553,7 +553,7 @@ class TxSelectOk(Method, id=(90, 11), name="tx.select-ok"):
     pass
 
 
-class TxCommit(Method, id=(90, 20), name="tx.commit"):
+class TxCommit(Method, id=(90, 20), name="tx.commit", repeats=True):
     pass
 
 
@@ -561,7 +561,7 @@ class TxCommitOk(Method, id=(90, 21), name="tx.commit-ok"):
     pass
 
 
-class TxRollback(Method, id=(90, 30), name="tx.rollback"):
+class TxRollback(Method, id=(90, 30), name="tx.rollback", repeats=True):
     pass
 
 

@@ -61,6 +61,12 @@ def body_sizes(contents: Iterable[bytes]) -> int:
     return sum(map(_FIRST, map(_U64.unpack_from, contents, repeat(BODY_SIZE_AT))))
 
 
+def header_frame_size(content: bytes) -> int:
+    """Bytes of the frame that has the properties, which cannot be divided."""
+    size: int = _U32.unpack_from(content, 3)[0]
+    return size + FRAME_OVERHEAD
+
+
 def properties_of(content: bytes) -> bytes:
     """The properties as octets, flags first."""
     return content[PROPERTIES_AT : HEADER_AT + _U32.unpack_from(content, 3)[0]]

@@ -262,7 +262,7 @@ def _walk(header: BatchHeader, payload: bytes) -> Iterator[Record]:
     offset_max = header.base_offset + header.last_offset_delta
     try:
         for _ in range(header.count):
-            record, at = _read_record(header, payload, at)
+            record, at = read_record(header, payload, at)
             if not offset_min <= record.offset <= offset_max:
                 raise invalid(f"offset {record.offset} where one from {offset_min} to {offset_max} comes")
             offset_min = record.offset + 1
@@ -273,7 +273,7 @@ def _walk(header: BatchHeader, payload: bytes) -> Iterator[Record]:
         raise invalid(f"{len(payload) - at} octets behind the last record")
 
 
-def _read_record(header: BatchHeader, octets: bytes, at: int) -> tuple[Record, int]:
+def read_record(header: BatchHeader, octets: bytes, at: int) -> tuple[Record, int]:
     """The record at `at`, and where it ends. Raises IndexError where the octets end too early."""
     # Here and below: a number of one octet is read on the spot, as a call costs more than reading it.
     octet = octets[at]

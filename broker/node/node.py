@@ -34,6 +34,7 @@ from broker.node.flusher import SETTLE_MS, Commit, Flusher
 from broker.node.groups import GroupOptions, Groups
 from broker.node.metrics import Metrics
 from broker.node.peers import Listener, Peer
+from broker.node.pieces import Pieces
 from broker.node.producer_ids import ProducerIds
 from broker.node.published import Published
 from broker.node.recovered_logs import RecoveredLogs
@@ -144,6 +145,7 @@ class Node:
             self.topology,
             partitions_max=options.partitions_max,
         )
+        self.pieces = Pieces()
         self.producer_ids = ProducerIds(self.flusher)
         self.groups = Groups(self.flusher, self.topics, clock, self.scheduler, options.groups)
         self.topology.vhost_deleted.append(lambda vhost: self.topics.forget_vhost(vhost.name))

@@ -12,7 +12,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.kafka.compression import Codec, CompressionProblem, deflate, inflate
+from broker.kafka.compression import Codec, CompressionProblem, deflate, inflate, inflate_part
 from kafka_python import codec as kafka_python
 from patience import PROGRAM_S
 
@@ -80,6 +80,28 @@ def test_others_read_ours_and_we_read_theirs(codec, octets):
     others_deflate, others_inflate = OTHERS[codec]
     assert others_inflate(deflate(codec, octets)) == octets
     assert inflate(codec, others_deflate(octets), MIB) == octets
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@given(st.integers(0, len(JSON) + 5000), st.integers(1, 20_000))
+def test_a_part_is_what_the_whole_has_there(codec, start, size):
+    deflated = deflate(codec, JSON)
+    assert inflate_part(codec, deflated, start, size) == JSON[start : start + size]
+    if codec in OTHERS:
+        assert inflate_part(codec, OTHERS[codec][0](JSON), start, size) == JSON[start : start + size]
+
+
+@pytest.mark.parametrize("codec", DEFLATING)
+@given(st.data())
+def test_a_part_of_garbage_is_refused_or_is_not_too_large(codec, data):
+    whole = bytearray(deflate(codec, JSON))
+    for _ in range(data.draw(st.integers(1, 4))):
+        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    start, size = data.draw(st.integers(0, len(JSON))), data.draw(st.integers(1, 10_000))
+    try:
+        assert len(inflate_part(codec, bytes(whole), start, size)) <= size
+    except CompressionProblem:
+        pass
 
 
 @pytest.mark.parametrize("codec", DEFLATING)
@@ -158,6 +180,20 @@ def test_a_bomb_is_refused(name):
     assert len(octets) < 128 * 1024
     with pytest.raises(CompressionProblem):
         inflate(codec, octets, MIB)
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_the_first_part_of_a_bomb_takes_no_more_room_than_that(name):
+    codec, octets = BOMBS[name]
+    tracemalloc.start()
+    try:
+        inflate_part(codec, octets, 0, 10_000)
+    except CompressionProblem:
+        pass
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 4 * 128 * 1024
 
 
 _CHILD = """

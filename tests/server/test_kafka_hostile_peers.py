@@ -5,19 +5,23 @@ from __future__ import annotations
 import logging
 import random
 import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
-from broker.kafka import api
+from amqp_client import Channel, Client
+from broker.kafka import api, records
 from broker.kafka.compression import Codec
 from broker.kafka.errors import ErrorCode
+from broker.kafka.records import Record
 from broker_here import until
 from kafka_bodies import draw
 from kafka_here import kafka_here
 from kafka_wire import Ended, KafkaClient, batch, fetch_body, produce_body, values_of
 from patience import WAIT_S
+from process import BrokerProcess
 from scram_client import ScramClient
 from turns import longest_wait
 
@@ -231,3 +235,51 @@ async def test_a_frame_that_cannot_be_behind_thousands_that_can(kafka, caplog):
     with pytest.raises(Ended):
         await read_frames(client, 501)
     assert "a frame of -5 bytes" in caplog.text
+
+
+# ---- small batches with much in them ----
+
+
+def resident_peak(broker: BrokerProcess) -> int:
+    status = Path(f"/proc/{broker.pid}/status").read_text().splitlines()
+    (line,) = (each for each in status if each.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
+
+
+@pytest.mark.slow
+async def test_consumers_of_a_bomb_share_a_limit_and_get_what_a_message_can_be(tmp_path):
+    """Five batches of 2 KiB each; ten consumers over AMQP took 1.7 GiB for them."""
+    some = [
+        Record(0, 1, None, b"before"),
+        Record(0, 1, None, bytes(60_000_000)),
+        Record(0, 1, None, b"behind"),
+    ]
+    bomb = records.build(some, compression_type=Codec.ZSTD)
+    with BrokerProcess(tmp_path, kafka=True) as broker:
+        producer = await KafkaClient.dial(broker.addresses["kafka"])
+        await producer.create("bombs")
+        for _ in range(5):
+            answer = await producer.call(api.PRODUCE, produce_body("bombs", bomb))
+            assert answer["responses"][0]["partition_responses"][0]["error_code"] == ErrorCode.NONE
+        del bomb, some
+        before = resident_peak(broker)
+        consumers = [await Client.connect(broker.amqp) for _ in range(10)]
+        for client in consumers:
+            channel = await client.channel(1)
+            await channel.qos(3)
+            await channel.consume("bombs", arguments={"x-stream-offset": "first"})
+        with trio.fail_after(60):
+            for client in consumers:
+                channel = Channel(client, 1)
+                bodies = []
+                for _ in range(10):
+                    message = await channel.message()
+                    bodies.append(message.body)
+                    await channel.ack(message.tag)
+                assert bodies == [b"before", b"behind"] * 5
+        assert resident_peak(broker) - before < 200 << 20
+        for client in (*consumers, producer):
+            client.drop()
+        log = broker.log.read_text()
+        assert log.count("the record at 1 cannot be given to an AMQP consumer") == 10
+        assert log.count("WARNING") == log.count("cannot be given") + log.count("without a connection.close")

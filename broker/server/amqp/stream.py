@@ -13,7 +13,7 @@ from broker.model.errors import NotImplementedHere, PreconditionFailed
 from broker.model.exchange import QUEUE
 from broker.model.resource import spoken
 from broker.node import streams
-from broker.node.stream_reader import StreamReader
+from broker.node.stream_reader import MessageLimits, StreamReader
 from broker.node.topics import Topic
 
 if TYPE_CHECKING:
@@ -41,8 +41,17 @@ def reader_for(channel: Channel, topic: Topic, method: methods.BasicConsume) -> 
         raise NotImplementedHere(f"{of} does not support global qos")
     if not channel.consumer_prefetch and not method.no_ack:
         raise PreconditionFailed(f"consumer prefetch count is not set for stream {of}")
-    node = channel.connection.node
-    return StreamReader(topic, method.arguments, node.clock.now_ms(), node.mark, node.mark_later)
+    connection = channel.connection
+    node = connection.node
+    return StreamReader(
+        topic,
+        method.arguments,
+        node.clock.now_ms(),
+        node.mark,
+        node.mark_later,
+        node.pieces,
+        MessageLimits(connection.server.options.message_size_max, connection.frame_max),
+    )
 
 
 def refuse(what: str, topic: Topic) -> NotImplementedHere:

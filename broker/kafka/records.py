@@ -13,7 +13,7 @@ Shape:  big endian; the crc (CRC-32C) covers everything from octet 21 on
         size | attributes i8 = 0 | timestamp delta | offset delta | key size, -1 for null | key
         | value size, -1 for null | value | header count | (key size | key | value size or -1 | value)*
 Limits: a batch is opened up to `inflated_size_max` octets, 100 MiB unless told otherwise: what Kafka lets
-        one request have. Timestamps wrap at 64 bits, as Java's do.
+        one request have. Where the broker itself has to open one it is `inflated_size_max_of` its size. Timestamps wrap at 64 bits, as Java's do.
 Spec:   Kafka's "Record Batch"; KIP-98, KIP-534 (delete horizon); checks as in Kafka's LogValidator, but
         for what would need opening the batch.
 """
@@ -34,6 +34,8 @@ from broker.kafka.errors import ErrorCode
 HEADER_SIZE: Final = 61
 MAGIC: Final = 2
 INFLATED_SIZE_MAX: Final = 100 * 1024 * 1024
+_INFLATED_SIZE_MIN: Final = 1024 * 1024
+_INFLATED_GROWTH_MAX: Final = 32
 
 CODEC_MASK: Final = 0b111
 LOG_APPEND_TIME: Final = 1 << 3
@@ -238,6 +240,11 @@ def iterate(octets: bytes | memoryview, *, inflated_size_max: int = INFLATED_SIZ
     """
     header = header_of(octets)
     return _walk(header, payload_of(octets, header, inflated_size_max))
+
+
+def inflated_size_max_of(size: int) -> int:
+    """Up to how many bytes a batch of `size` bytes is opened: 32 times as many, or 1 MiB, and never more than 100 MiB."""
+    return min(INFLATED_SIZE_MAX, max(_INFLATED_SIZE_MIN, _INFLATED_GROWTH_MAX * size))
 
 
 def header_of(octets: bytes | memoryview) -> BatchHeader:

@@ -3,7 +3,8 @@
 Flow:   a compactor's thread gives batches to `add`, in the order of offsets, until there is no more room; then
         `kept` says of every batch what stays of it.
 Shape:  a key of up to 39 octets, or the 40 octets of a hash of it → an offset.
-Limits: `keys_max` keys, about 150 octets each. A batch goes in whole or not at all, the first one in any case.
+Limits: `keys_max` keys, about 150 octets each. A batch goes in whole or not at all, the first one in any case. One that
+        is larger inflated than `inflated_size_max_of` allows stays as it is.
 Spec:   Kafka's SkimpyOffsetMap and Cleaner, which has MD5 of each key.
 Why:    What is not in the map is kept, so that a part of a log is compacted as rightly as all of it. A hash costs as
         much as all else that is done for a record, and most keys, as UUIDs written out, are not longer than what it saves.
@@ -18,7 +19,7 @@ from typing import Final, TypeAlias
 
 from broker.kafka.outlines import outlines
 from broker.kafka.rebuild import rebuild
-from broker.kafka.records import CONTROL, RecordProblem, read_header
+from broker.kafka.records import CONTROL, RecordProblem, inflated_size_max_of, read_header
 from broker.storage import batch as batches
 from broker.storage.batch import Batch
 
@@ -60,7 +61,8 @@ class KeyMap:
             return {}
         found: dict[bytes, int] = {}
         try:
-            records = outlines(b"".join(batch.buffers))
+            octets = b"".join(batch.buffers)
+            records = outlines(octets, inflated_size_max=inflated_size_max_of(len(octets)))
             while some := list(islice(records, _GIVE_WAY_EVERY)):
                 for offset, key, _, _, _ in some:
                     if key is not None:  # `_short`, without the call
@@ -90,6 +92,7 @@ class KeyMap:
                 self._keeper(gone, give_way),
                 delete_horizon_ms=min(now_ms + delete_retention_ms, _LONG_MAX),
                 keep_empty=batch.next_offset in ends,
+                inflated_size_max=inflated_size_max_of(len(octets)),
             )
         except RecordProblem as problem:
             self.first_unopened = self.first_unopened or f"offset {batch.base_offset}: {problem.text}"

@@ -2,7 +2,7 @@
 
 Flow:   a partition asks; the headers of batches say which of them must be opened.
 Shape:  `bounds` are the offsets that may be read, `memory` the batches that no file has yet, ascending.
-Limits: one batch is opened at a time, up to `_INFLATED_GROWTH_MAX` times its size, and `_VAIN_MAX` whose records are not as
+Limits: one batch is opened at a time, up to `inflated_size_max_of` its size, and `_VAIN_MAX` whose records are not as
         new as their producers' headers say. Headers are read from where the index says, so that it is a matter of 64 KiB;
         all of them only where the record with the largest time has been let go.
 """
@@ -18,8 +18,6 @@ from broker.kafka.records import Record, RecordProblem
 from broker.storage.batch import Batch
 from broker.storage.log import Log
 
-_INFLATED_SIZE_MIN: Final = 1024 * 1024
-_INFLATED_GROWTH_MAX: Final = 32
 _VAIN_MAX: Final = 8
 
 
@@ -90,8 +88,7 @@ def _headers(log: Log, memory: Sequence[Batch], bounds: range, timestamp: int) -
 def _records(header: _Header, bounds: range) -> Iterator[Record]:
     """Raises RecordProblem."""
     octets = header.octets()
-    inflated_size_max = max(_INFLATED_SIZE_MIN, _INFLATED_GROWTH_MAX * len(octets))
-    for record in records.iterate(octets, inflated_size_max=inflated_size_max):
+    for record in records.iterate(octets, inflated_size_max=records.inflated_size_max_of(len(octets))):
         if record.offset >= bounds.start:
             yield record
 

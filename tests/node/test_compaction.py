@@ -118,6 +118,19 @@ def test_records_without_a_key_go():
     assert keys_of(topic) == [(1, b"a"), (3, None)]
 
 
+def test_what_is_very_large_inflated_stays(caplog):
+    """As such a batch is refused by a topic that is compacted, it is from before that."""
+    topic = CompactedTopic()
+    topic.append((b"a", bytes(20_000_000)), codec=4)
+    topic.fill((b"a", b"1"), (b"b", b"1"))
+    topic.roll()
+    topic.tidy()
+    topic.node.commit()
+    assert next(header.base_offset for header in topic.headers()) == 0
+    assert "batches cannot be opened and stay as they are, the first at offset 0" in caplog.text
+    topic.node.abandon()
+
+
 def test_what_cannot_be_opened_stays(caplog):
     """Nobody had looked into it before the topic was compacted."""
     topic = CompactedTopic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 
 import google_crc32c
@@ -259,6 +260,29 @@ async def test_of_a_request_so_many_records_are_looked_at(wire, monkeypatch):
         ]
         (answer,) = (await wire.call(api.PRODUCE, body))["responses"]
         assert [one["error_code"] for one in answer["partition_responses"]] == codes
+
+
+async def test_of_a_request_so_much_is_inflated(wire, monkeypatch):
+    """Of a megabyte of batches like these it would be 10 GiB."""
+    monkeypatch.setattr(produce, "_INFLATED_MAX", 2_000_000)
+    await wire.create("compacted", 4, configs={"cleanup.policy": "compact"})
+    large = batch([bytes(1_000_000)], key=b"k", compression_type=Codec.ZSTD)
+    body = produce_body("compacted", large)
+    body["topic_data"][0]["partition_data"] = [{"index": number, "records": large} for number in range(4)]
+    (answer,) = (await wire.call(api.PRODUCE, body))["responses"]
+    found = answer["partition_responses"]
+    assert [one["error_code"] for one in found] == [ErrorCode.NONE] * 2 + [ErrorCode.MESSAGE_TOO_LARGE] * 2
+    assert "more than 2000000 bytes inflated" in found[-1]["error_message"]
+
+
+async def test_a_batch_of_a_compacted_topic_may_not_be_100_mib_inflated(wire):
+    """However large the topic's batches may be."""
+    await wire.create("t", configs={"cleanup.policy": "compact", "max.message.bytes": "10000000"})
+    noise = Record(0, NOW, b"k", random.Random(0).randbytes(4_000_000))
+    some = [noise, *[Record(0, NOW, b"k", bytes(1_000_000))] * 101]
+    refused = await wire.produce("t", records.build(some, compression_type=Codec.ZSTD))
+    assert refused["error_code"] == ErrorCode.INVALID_RECORD
+    assert "more than 104857600 octets" in refused["error_message"]
 
 
 async def test_an_error_without_acks_is_the_end(wire, kafka):

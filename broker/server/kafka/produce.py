@@ -2,7 +2,8 @@
 
 Flow:   each partition's batch is checked by its header and appended as it came; the answer waits for the
         commit that makes them safe. With acks 0 there is no answer, and a connection that had an error ends.
-Limits: of one request `_RECORDS_MAX` records of compacted topics are looked at, whose keys must be checked. A
+Limits: of one request `_RECORDS_MAX` records of compacted topics are looked at, whose keys must be checked, and about
+        `_INFLATED_MAX` bytes are inflated for that. A
         request waits, and with it those behind it, while an alarm is on, and one commit if the disk does not keep up.
 Spec:   acks 1 and -1 are the same in a broker of one node. The first batch of a topic that is missing is not
         a reason to make it: clients ask for its metadata before.
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from broker.kafka import api, records
 from broker.kafka.api import Request
 from broker.kafka.errors import ErrorCode
-from broker.kafka.outlines import outlines
+from broker.kafka.outlines import walk
 from broker.kafka.records import BatchHeader, RecordProblem
 from broker.model.errors import ModelError
 from broker.model.topic import TopicSettings
@@ -40,8 +41,7 @@ _ZSTD_VERSION_MIN: Final = 7
 _RECORDS_MAX: Final = 200_000
 # Of keyless records as many are told: their producer then knows that it is not the others.
 _ERRORS_MAX: Final = 1000
-_INFLATED_SIZE_MIN: Final = 1024 * 1024
-_INFLATED_GROWTH_MAX: Final = 32
+_INFLATED_MAX: Final = 128 * 1024 * 1024
 
 
 class _Refused(Exception):
@@ -95,6 +95,7 @@ class _Batches:
         self._now_ms = connection.node.clock.now_ms()
         # How many records may still be looked at.
         self._left = _RECORDS_MAX
+        self._inflated_left = _INFLATED_MAX
 
     def append(self, topic: dict[str, Any]) -> list[dict[str, Any]]:
         """The results for the partitions of one topic."""
@@ -179,11 +180,14 @@ class _Batches:
         if header.count > self._left:
             text = f"{header.count} records of a compacted topic where {self._left} more are the limit of a request"
             raise _Refused(ErrorCode.MESSAGE_TOO_LARGE, text)
+        if self._inflated_left <= 0:
+            text = f"batches of compacted topics have more than {_INFLATED_MAX} bytes inflated, the limit of a request"
+            raise _Refused(ErrorCode.MESSAGE_TOO_LARGE, text)
         self._left -= header.count
-        found = outlines(
-            octets, inflated_size_max=max(_INFLATED_SIZE_MIN, _INFLATED_GROWTH_MAX * header.size)
-        )
-        keyless = list(islice((offset for offset, key, _, _, _ in found if key is None), _ERRORS_MAX))
+        payload = records.payload_of(octets, header, records.inflated_size_max_of(header.size))
+        self._inflated_left -= len(payload)
+        found = (offset for offset, key, _, _, _ in walk(header, payload) if key is None)
+        keyless = list(islice(found, _ERRORS_MAX))
         if keyless:
             raise _Refused(ErrorCode.INVALID_RECORD, "a record of a compacted topic has no key", keyless)
 

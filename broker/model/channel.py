@@ -118,6 +118,14 @@ class Ledger:
 
         Those before an unknown tag are settled.
         """
+        start = self._start
+        if start < len(self._tags) and self._tags[start] == first:  # in order and whole, as mostly
+            entry = self._entries[start]
+            if entry is not None and entry.last_tag == last:
+                self._entries[start] = None
+                self.count -= last - first + 1
+                self._tidy()
+                return [entry], None
         found: list[Unacked] = []
         unknown = None
         tag = first

@@ -194,7 +194,7 @@ class Node:
                 elif waiting[-1].envelope.facts is facts:
                     waiting.append(run)
                 else:
-                    self._push_together(queue, waiting)
+                    self._push_together(queue, waiting, self.clock.now_ms())
                     pending[queue] = [run]
             if route.keeps_transient or (route.lasting and facts.persistent):
                 lasting = True
@@ -210,13 +210,13 @@ class Node:
         """
         if self._pending:
             pending, self._pending = self._pending, {}
+            now_ms = self.clock.now_ms()
             for queue, runs in pending.items():
-                self._push_together(queue, runs)
+                self._push_together(queue, runs, now_ms)
 
-    def _push_together(self, queue: Sink, runs: list[PublishRun]) -> None:
+    def _push_together(self, queue: Sink, runs: list[PublishRun], now_ms: int) -> None:
         """Push runs with the same facts, from whatever publishers, as one."""
-        run = runs[0] if len(runs) == 1 else PublishRun.of(runs)
-        queue.push(run, self.clock.now_ms())
+        queue.push(runs[0] if len(runs) == 1 else PublishRun.of(runs), now_ms)
         if queue.eager:
             assert isinstance(queue, Queue)
             self._marked[queue] = None

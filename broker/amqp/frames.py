@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final, TypeAlias
 
-from broker.amqp import content, methods
+from broker.amqp import content, methods, wire
 from broker.amqp.errors import ProtocolError, RemoteProtocolError
 from broker.amqp.properties import NO_FACTS, Facts, expiration_ms, facts_at, facts_of
 from broker.amqp.spec import (
@@ -113,15 +113,21 @@ class Deliveries:
     contents: list[bytes]
 
 
+Kind: TypeAlias = tuple[str, Facts, bool]
+
+
 class Envelope:
     """What messages of a publisher have in common: where they go, and the facts of their properties."""
 
     __slots__ = (
+        "_delivered",
+        "_redelivered",
         "channel",
         "exchange",
         "facts",
         "frame_max",
         "immediate",
+        "kind",
         "mandatory",
         "plain",
         "routing_key",
@@ -151,6 +157,9 @@ class Envelope:
             facts.asks_direct_reply or (not exchange and routing_key.startswith(DIRECT_REPLY_TO))
         )
         """Direct reply-to has nothing to do with these messages."""
+        self.kind = (exchange, facts, immediate)
+        """What rights and checks depend on: the same for whatever routing keys."""
+        self._delivered = self._redelivered = b""
 
     def with_facts(self, facts: Facts) -> Envelope:
         """The same for messages with other properties."""
@@ -163,6 +172,18 @@ class Envelope:
             self.mandatory,
             self.immediate,
         )
+
+    def delivery_end(self, redelivered: bool) -> bytes:
+        """The basic.deliver frame behind its delivery tag: the same for all consumers."""
+        end = self._redelivered if redelivered else self._delivered
+        if not end:
+            exchange, routing_key = wire.shortstr(self.exchange), wire.shortstr(self.routing_key)
+            end = b"%c%b%b%c" % (redelivered, exchange, routing_key, FRAME_END)
+            if redelivered:
+                self._redelivered = end
+            else:
+                self._delivered = end
+        return end
 
     def measure(self, contents: Sequence[bytes]) -> int:
         """The bytes of the bodies of some contents."""

@@ -47,27 +47,28 @@ def publish(channel: Channel, event: Publishes) -> None:
     plain = True
     granted = channel.granted()
     for number, run in enumerate(runs):
-        if run.envelope in granted:
-            continue
-        try:
-            if _check_run(channel, run):
-                granted.add(run.envelope)
-        except (ModelError, ProtocolError):
-            _carry_out(channel, runs[:number], plain)  # what came before was right
-            raise
-        plain = plain and run.envelope.plain
+        envelope = run.envelope
+        if envelope.kind not in granted:
+            try:
+                if _check_run(channel, run):
+                    granted.add(envelope.kind)
+            except (ModelError, ProtocolError):
+                _carry_out(channel, runs[:number], plain)  # what came before was right
+                raise
+        if not run.envelope.plain:
+            plain = False
     _carry_out(channel, runs, plain)
 
 
 def _check_run(channel: Channel, run: PublishRun) -> bool:
-    """Whether others with this envelope need not be checked. Raises as `check_publish`."""
+    """Whether others of this kind need not be checked. Raises as `check_publish`."""
     envelope = run.envelope
     check_publish(channel, envelope)
     if envelope.facts.has_copies:
         channel.connection.node.check(channel.connection.vhost, [run])
     if envelope.facts.asks_direct_reply:
         _name_requester(channel, run)
-    return envelope.plain and not envelope.facts.has_copies
+    return not (envelope.facts.has_copies or envelope.facts.asks_direct_reply)
 
 
 def _carry_out(channel: Channel, runs: list[PublishRun], plain: bool) -> None:

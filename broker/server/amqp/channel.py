@@ -16,7 +16,7 @@ from broker.amqp.errors import ProtocolError
 from broker.amqp.frames import (
     AckRun,
     ContentReceived,
-    Envelope,
+    Kind,
     MethodReceived,
     OversizedContent,
     Publishes,
@@ -43,7 +43,7 @@ H = TypeVar("H", bound=Callable[..., None])
 
 HANDLERS: dict[type, Handler] = {}
 
-_GRANTED_MAX: Final = 4096
+_GRANTED_MAX: Final = 64
 
 
 def handles(event: type) -> Callable[[H], H]:
@@ -108,7 +108,7 @@ class Channel:
         self.delivered = self.delivered_no_ack = 0
         self.got = self.got_no_ack = 0
         self.acknowledged = self.redelivered = 0
-        self._granted: set[Envelope] = set()
+        self._granted: set[Kind] = set()
         self._granted_by: Permission | None = None
         self._granted_version = -1
 
@@ -182,8 +182,8 @@ class Channel:
         ):
             self.check(Right.CONFIGURE, kind, name)
 
-    def granted(self) -> set[Envelope]:
-        """Envelopes of messages that may be published without another look at them, for the caller to add to.
+    def granted(self) -> set[Kind]:
+        """Kinds of messages that may be published without another look at them, for the caller to add to.
 
         They are forgotten when exchanges or permissions change.
         """

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from broker.amqp import content, methods, wire
 from broker.amqp.frames import Envelope
-from broker.amqp.spec import FRAME_END, FRAME_METHOD
+from broker.amqp.spec import FRAME_METHOD
 from broker.model.channel import Prefetch, Unacked
 from broker.model.consumers import Source
 from broker.model.message import Slice
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 _FRAME_START = struct.Struct(">BHI")
 _DELIVER_ID = struct.pack(">HH", *methods.BasicDeliver.id)
 _pack_tag = struct.Struct(">Q").pack
-_FRAMES_MAX: Final = 2048
 _UNLIMITED: Final = 1 << 30
 # Larger contents are handed to the socket as they are and not joined with others.
 _LARGE: Final = 64 * 1024
@@ -38,7 +37,7 @@ class AmqpConsumer:
 
     __slots__ = (
         "_connection",
-        "_frames",
+        "_starts",
         "acks",
         "arguments",
         "channel",
@@ -70,7 +69,8 @@ class AmqpConsumer:
         self.prefetch = Prefetch(prefetch)
         self.arguments = arguments
         self._connection = channel.connection
-        self._frames: dict[tuple[Envelope, bool], tuple[bytes, bytes]] = {}
+        # By the size of what comes behind the tag.
+        self._starts: dict[int, bytes] = {}
 
     @property
     def window(self) -> Prefetch | None:
@@ -104,7 +104,8 @@ class AmqpConsumer:
                 self._deliver_various(piece.envelopes, contents, tag, piece.redelivered)
             else:
                 contents = self._fitted(envelope, contents)
-                before, after = self._around(envelope, piece.redelivered)
+                after = envelope.delivery_end(piece.redelivered)
+                before = self._starts.get(len(after)) or self._start(len(after))
                 if count > 1:
                     parts = [before, b"", after, b""] * count
                     parts[1::4] = map(_pack_tag, range(tag, tag + count))
@@ -123,12 +124,13 @@ class AmqpConsumer:
         self, envelopes: Sequence[Any], contents: list[bytes], tag: int, redelivered: bool
     ) -> None:
         """Messages with an envelope each."""
-        around = self._frames
+        starts = self._starts
         number = self.channel.number
         frame_max = self._connection.frame_max
         parts: list[bytes] = []
         for envelope, closed in zip(envelopes, contents, strict=True):
-            before, after = around.get((envelope, redelivered)) or self._around(envelope, redelivered)
+            after = envelope.delivery_end(redelivered)
+            before = starts.get(len(after)) or self._start(len(after))
             if envelope.channel != number or envelope.frame_max > frame_max:
                 (closed,) = self._fitted(envelope, [closed])
             parts += (before, _pack_tag(tag), after, closed)
@@ -142,26 +144,12 @@ class AmqpConsumer:
             return content.fitted(contents, number, self._connection.frame_max)
         return contents if envelope.channel == number else content.on_channel(contents, number)
 
-    def _around(self, envelope: Envelope, redelivered: bool) -> tuple[bytes, bytes]:
-        """The basic.deliver frame before and after its tag."""
-        known = self._frames.get((envelope, redelivered))
-        if known is not None:
-            return known
+    def _start(self, end_size: int) -> bytes:
+        """The basic.deliver frame before its delivery tag, when so many bytes come behind that."""
         before = _DELIVER_ID + wire.shortstr(self.tag)
-        after = b"%c%b%b" % (
-            redelivered,
-            wire.shortstr(envelope.exchange),
-            wire.shortstr(envelope.routing_key),
-        )
-        size = len(before) + 8 + len(after)
-        known = (
-            _FRAME_START.pack(FRAME_METHOD, self.channel.number, size) + before,
-            after + bytes([FRAME_END]),
-        )
-        if len(self._frames) >= _FRAMES_MAX:
-            self._frames.clear()
-        self._frames[envelope, redelivered] = known
-        return known
+        size = len(before) + 8 + end_size - 1
+        start = self._starts[end_size] = _FRAME_START.pack(FRAME_METHOD, self.channel.number, size) + before
+        return start
 
     def queue_deleted(self, queue: Source) -> None:
         """The consumer ends with its queue; a client that can hear it is told."""

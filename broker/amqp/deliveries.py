@@ -37,6 +37,8 @@ class DeliveryReader(FrameReader):
 
     __slots__ = ("_before", "_behind", "_channel", "_content_at", "_envelope", "_envelopes", "_size")
 
+    _known_id = _DELIVER_ID
+
     def __init__(self, message_size_max: int) -> None:
         super().__init__(message_size_max)
         self._envelopes: dict[tuple[bytes, bytes], DeliveryEnvelope] = {}

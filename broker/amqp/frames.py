@@ -359,6 +359,7 @@ class FrameReader:
         "_alike_size",
         "_alike_skipped",
         "_message_size_max",
+        "_missing",
         "_publishes",
         "_rest",
         "_unfinished",
@@ -368,10 +369,15 @@ class FrameReader:
         "more",
     )
 
+    _known_id: ClassVar = _PUBLISH_ID
+    """Class and method of what `_read_known` reads."""
+
     def __init__(self, message_size_max: int) -> None:
         self.frame_max = FRAME_SIZE_MIN
         self._message_size_max = message_size_max
         self._rest = b""
+        # Of the message that it begins with, the bytes that are still to come, if that is known.
+        self._missing = 0
         self.failed = False
         """The stream broke a rule: nothing is read any more."""
         self.more = False
@@ -401,10 +407,21 @@ class FrameReader:
         The last one is ProtocolFailed when the stream broke a rule; nothing is read after that.
         """
         events: list[Event] = []
+        missing, self._missing = self._missing, 0
         if self.failed:
             return events
-        buffer = self._rest + data if self._rest else data
-        at = 0
+        if 0 < missing < len(data):  # the message that was cut, without copying all that comes behind it
+            self._scan(self._rest + data[:missing], 0, runs_max, events)
+            if not self._rest and not self.failed:
+                self._scan(data, missing, runs_max, events)
+                return events
+            data = data[missing:]
+        if not self.failed:
+            self._scan(self._rest + data if self._rest else data, 0, runs_max, events)
+        return events
+
+    def _scan(self, buffer: bytes, at: int, runs_max: int, events: list[Event]) -> None:
+        """Read from `at` on, and keep what is not whole."""
         end = len(buffer)
         self.more = False
         try:
@@ -415,7 +432,7 @@ class FrameReader:
                     after = self._read_alike(buffer, at, end, events)
                 elif buffer.startswith(_ACK_MIDDLE, at + 3) and end - at >= _ACK_FRAME_SIZE:
                     after = self._read_acks(buffer, at, end, events)
-                elif buffer.startswith(_PUBLISH_ID, at + 7):
+                elif buffer.startswith(self._known_id, at + 7):
                     after = self._read_known(buffer, at, end, events)
                 else:
                     after = at
@@ -431,7 +448,6 @@ class FrameReader:
             self.failed = True
             at = end
         self._rest = buffer[at:]
-        return events
 
     # ---- messages that lie whole in the buffer ----
 
@@ -567,18 +583,20 @@ class FrameReader:
         if channel in self._unfinished:
             raise _content_expected(self._unfinished[channel])
         stop = self._read_known(buffer, at, end, events)
-        if stop == at and not self._body_has_begun(buffer, after, end, channel):
-            self._begin(channel, publish)
-            return after
+        if stop == at:
+            self._missing = self._missing_of(buffer, after, end, channel)
+            if not self._missing:
+                self._begin(channel, publish)
+                return after
         return stop
 
-    def _body_has_begun(self, buffer: bytes, at: int, end: int, channel: int) -> bool:
-        """The content at `at` has one body frame, of which the end has not come yet."""
+    def _missing_of(self, buffer: bytes, at: int, end: int, channel: int) -> int:
+        """How many bytes the one body frame of the content at `at` lacks; 0 if it is not that which lacks some."""
         if end - at < _HEADER_FRAME_MIN:
-            return False
+            return 0
         kind, number, size, class_id, _, body_size = _unpack_header_frame(buffer, at)
         body_at = at + size + FRAME_OVERHEAD
-        return bool(
+        begun = (
             (kind, number, class_id) == (FRAME_HEADER, channel, BASIC_CLASS)
             and 14 <= size <= self.frame_max
             and 0 < body_size <= min(self._message_size_max, self.frame_max - FRAME_OVERHEAD)
@@ -586,6 +604,7 @@ class FrameReader:
             and buffer[body_at - 1] == FRAME_END
             and _unpack_frame_start(buffer, body_at) == (FRAME_BODY, channel, body_size)
         )
+        return body_at + FRAME_OVERHEAD + body_size - end if begun else 0
 
     def _parse_publish(self, frame: bytes) -> _Publish:
         method = methods.decode(frame[7:-1])

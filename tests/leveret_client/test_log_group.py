@@ -347,7 +347,7 @@ async def test_members_come_and_go_and_every_record_is_read(log_url, topic):
 async def test_what_no_member_can_be(log_url, topic):
     async with leveret.log.connect(log_url) as log:
         for options, text in [
-            ({"session_timeout": 1.0}, "INVALID_SESSION_TIMEOUT"),
+            ({"session_timeout": 0.05}, "INVALID_SESSION_TIMEOUT"),
             ({"group": ""}, "INVALID_GROUP_ID"),
         ]:
             with pytest.raises(BrokerError, match=text):

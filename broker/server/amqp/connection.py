@@ -61,8 +61,8 @@ _OUTBOX_MAX: Final = 64 * 1024 * 1024
 # looked at for the first time: each may go to a thousand queues.
 _RUNS_MAX: Final = 256
 _RUNS_MIN: Final = 8
-# Joining is cheaper than gathering, until the pieces are large.
-_JOIN_MAX: Final = 1024 * 1024
+# Joining is cheaper than gathering, unless the pieces are as large as this on average.
+_GATHER_SIZE: Final = 16 * 1024
 _GATHER_MAX: Final = 512
 _OWNED_SLACK: Final = 64
 # Half intervals without a word after which a peer is gone: RabbitMQ takes two to three intervals.
@@ -444,7 +444,7 @@ class AmqpConnection:
             if len(outbox) == 1:
                 data = outbox[0]
                 sent = self._socket.send(data)
-            elif self._outbox_size <= _JOIN_MAX or len(outbox) > _GATHER_MAX:
+            elif self._outbox_size < _GATHER_SIZE * len(outbox) or len(outbox) > _GATHER_MAX:
                 data = b"".join(outbox)
                 sent = self._socket.send(data)
             else:

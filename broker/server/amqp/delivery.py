@@ -28,8 +28,8 @@ _FRAME_START = struct.Struct(">BHI")
 _DELIVER_ID = struct.pack(">HH", *methods.BasicDeliver.id)
 _pack_tag = struct.Struct(">Q").pack
 _UNLIMITED: Final = 1 << 30
-# Larger contents are handed to the socket as they are and not joined with others.
-_LARGE: Final = 64 * 1024
+# Contents with larger bodies are handed to the socket as they are and not joined with others.
+_LARGE: Final = 32 * 1024
 
 
 class AmqpConsumer:
@@ -106,16 +106,17 @@ class AmqpConsumer:
                 contents = self._fitted(envelope, contents)
                 after = envelope.delivery_end(piece.redelivered)
                 before = self._starts.get(len(after)) or self._start(len(after))
-                if count > 1:
+                if piece.size >= count * _LARGE:
+                    for number, closed in enumerate(contents, tag):
+                        self._connection.send(b"%b%b%b" % (before, _pack_tag(number), after))
+                        self._connection.send(closed)
+                elif count > 1:
                     parts = [before, b"", after, b""] * count
                     parts[1::4] = map(_pack_tag, range(tag, tag + count))
                     parts[3::4] = contents
                     self._connection.send(b"".join(parts))
-                elif len(contents[0]) < _LARGE:
-                    self._connection.send(b"%b%b%b%b" % (before, _pack_tag(tag), after, contents[0]))
                 else:
-                    self._connection.send(b"%b%b%b" % (before, _pack_tag(tag), after))
-                    self._connection.send(contents[0])
+                    self._connection.send(b"%b%b%b%b" % (before, _pack_tag(tag), after, contents[0]))
         except Exception as error:
             self._connection.fail_soon(error)
         channel.count_delivered(count, self.acks, piece.redelivered)

@@ -181,6 +181,16 @@ class Connection:
         return self._reader.cut_short
 
     @property
+    def kept(self) -> int:
+        """Octets that wait for the rest of their frame or message."""
+        return self._reader.kept
+
+    def give_up(self) -> None:
+        """Drop what is unfinished, and read nothing any more but a close-ok."""
+        self._reader.give_up()
+        self._later = []
+
+    @property
     def more(self) -> bool:
         """Something came together with what was to be answered first, or was more than `runs_max`."""
         return bool(self._later) or self._reader.more

@@ -4,8 +4,8 @@ Flow:   the connection gives what it received; it takes events, in the order of 
 Shape:  type u8 | channel u16 | size u32 | payload[size] | CE, big endian
         a message is a method frame, a content header frame and body frames, on one channel
 Limits: frame_max as agreed (4,096 before that), and 8 octets more, as RabbitMQ lets them pass; a message
-        may have `message_size_max` octets, and the unfinished messages of one connection together four
-        times that, where each frame counts for 64 octets more.
+        may have `message_size_max` octets, and the unfinished messages of one connection together that or
+        64 MiB, and a sixteenth more for their frames, of which each counts for 64 octets beside its own.
 Spec:   AMQP 0-9-1 section 4.2.3 and 2.3.5; RabbitMQ's texts.
 Why:    This is the hottest file of the broker. A publisher in a loop sends the same basic.publish frame,
         and mostly the same content header, again and again: `startswith` finds that out at the speed of
@@ -61,7 +61,8 @@ _KNOWN_PUBLISHES_MAX: Final = 4096
 _ENVELOPES_MAX: Final = 16
 # After so many messages with different headers, look whether they have become alike.
 _LOOK_FOR_ALIKE: Final = 16
-_UNFINISHED_MESSAGES: Final = 4
+# What the unfinished messages of a connection may have together, even if one may not have as much.
+_UNFINISHED_MIN: Final = 64 * 1024 * 1024
 # What keeping a frame costs beside its octets.
 _FRAME_COST: Final = 64
 
@@ -363,6 +364,7 @@ class FrameReader:
         "_publishes",
         "_rest",
         "_unfinished",
+        "_unfinished_max",
         "_unfinished_size",
         "failed",
         "frame_max",
@@ -384,6 +386,7 @@ class FrameReader:
         """The last `read` reached its limit: another one with no data goes on."""
         self._publishes: dict[bytes, _Publish] = {}
         self._unfinished: dict[int, _Unfinished] = {}
+        self._unfinished_max = max(message_size_max, _UNFINISHED_MIN) * 17 // 16
         self._unfinished_size = 0
         # What the next messages may begin with: basic.publish, content header, the start of the body
         # frame. Nothing was learned yet; a peer may still begin a frame with that byte.
@@ -400,6 +403,20 @@ class FrameReader:
     def cut_short(self) -> bool:
         """Some bytes of a frame, or some frames of a message, have come, and not all."""
         return bool(self._rest or self._unfinished)
+
+    @property
+    def kept(self) -> int:
+        """Octets that wait for the rest of their frame or message."""
+        return len(self._rest) + self._unfinished_size
+
+    def give_up(self) -> None:
+        """Read nothing any more, and drop what is unfinished."""
+        self.failed = True
+        self.more = False
+        self._missing = 0
+        self._rest = b""
+        self._unfinished.clear()
+        self._unfinished_size = 0
 
     def read(self, data: bytes, runs_max: int = sys.maxsize) -> list[Event]:
         """The events that `data` completes, of so many frames or runs of frames at most.
@@ -445,8 +462,8 @@ class FrameReader:
                 self.more = True
         except ProtocolError as error:
             events.append(ProtocolFailed(error))
-            self.failed = True
-            at = end
+            self.give_up()
+            return
         self._rest = buffer[at:]
 
     # ---- messages that lie whole in the buffer ----
@@ -725,11 +742,10 @@ class FrameReader:
             return
         message.frames.append(frame)
         self._unfinished_size += len(frame) + _FRAME_COST
-        if self._unfinished_size > _UNFINISHED_MESSAGES * self._message_size_max + self.frame_max:
+        if self._unfinished_size > self._unfinished_max:
             raise RemoteProtocolError(
                 ReplyCode.RESOURCE_ERROR,
-                f"the unfinished messages of this connection hold more than "
-                f"{_UNFINISHED_MESSAGES * self._message_size_max} octets",
+                f"the unfinished messages of this connection hold more than {self._unfinished_max} octets",
             )
 
     def _finish(self, channel: int, message: _Unfinished, events: list[Event]) -> None:

@@ -62,6 +62,7 @@ def amqp_options(config: Config) -> AmqpOptions:
         heartbeat_s=amqp.heartbeat_s,
         connection_max=config.limits.connections,
         message_size_max=amqp.message_size_max,
+        unfinished_size_max=amqp.unfinished_memory,
         handshake_timeout_s=amqp.handshake_timeout_s,
         close_timeout_s=amqp.close_timeout_s,
         refused_delay_s=amqp.refused_delay_s,

@@ -32,7 +32,8 @@ class Amqp(Table):
     heartbeat_s: Whole = Field(60, ge=0, le=65_535)
     frame_max: Whole = Field(131_072, ge=4096, le=2**31 - 1)
     channel_max: Whole = Field(2047, ge=1, le=65_535)
-    message_size_max: Size = 16 * 2**20
+    message_size_max: Size = 128 * 2**20
+    unfinished_memory: Memory = Field(256 * 2**20, ge=2**20)
     handshake_timeout_s: Number = Field(10.0, gt=0)
     close_timeout_s: Number = Field(30.0, gt=0)
     refused_delay_s: Number = Field(3.0, ge=0)

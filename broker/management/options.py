@@ -29,7 +29,7 @@ class ManagementOptions:
     own_version: str = ""
     cluster_name: str = "leveret@localhost"
     connection_max: int = 65_536
-    message_size_max: int = 16 * 1024 * 1024
+    message_size_max: int = 128 * 1024 * 1024
     kafka_node_id: int = 1
     loopback_users: frozenset[str] = frozenset({"guest"})
     http: HttpLimits = field(default_factory=HttpLimits)

@@ -124,7 +124,7 @@ async def test_in_a_delivery(broker, client, caplog, monkeypatch, acks):
             raise Bug
         return around(self, *envelope)
 
-    monkeypatch.setattr(AmqpConsumer, "_around", not_to_all)
+    monkeypatch.setattr(AmqpConsumer, "_fitted", not_to_all)
     bad = await client.channel(1)
     await bad.declare("q")
     await bad.consume("q", consumer_tag="bad", no_ack=not acks)

@@ -830,40 +830,46 @@ async def test_empty_body_frames_say_nothing(client, channel):
     assert (await channel.message()).body == b"abcdef"
 
 
-async def test_sixteen_mebibytes_pass_and_one_octet_more_does_not(client, channel):
-    await channel.declare("q", durable=True)
-    await channel.confirm_mode()
-    body = bytes(16 * MIB)
-    await channel.publish(body, to="q", delivery_mode=2)
-    assert await channel.confirms(1) == {1: True}
-    await channel.consume("q")
-    message = await channel.message()
-    assert message.body == body
-    await channel.ack(message.tag)
-    await channel.publish(body + b"!", to="q")
-    while isinstance(closed := await channel.next(), Confirm):
-        pass
-    text = f"PRECONDITION_FAILED - message size {16 * MIB + 1} is larger than configured max size {16 * MIB}"
-    assert closed == methods.ChannelClose(406, text, *methods.BasicPublish.id)
-    await channel.send(methods.ChannelCloseOk())
-    channel = await client.channel(1)
-    assert await channel.depth("q") == 0
+async def test_a_message_of_the_largest_size_passes_and_one_octet_more_does_not(tmp_path):
+    async with broker_here(tmp_path, message_size_max=16 * MIB) as broker:
+        client = await broker.connect()
+        channel = await client.channel(1)
+        await channel.declare("q", durable=True)
+        await channel.confirm_mode()
+        body = bytes(16 * MIB)
+        await channel.publish(body, to="q", delivery_mode=2)
+        assert await channel.confirms(1) == {1: True}
+        await channel.consume("q")
+        message = await channel.message()
+        assert message.body == body
+        await channel.ack(message.tag)
+        await channel.publish(body + b"!", to="q")
+        while isinstance(closed := await channel.next(), Confirm):
+            pass
+        text = (
+            f"PRECONDITION_FAILED - message size {16 * MIB + 1} is larger than configured max size {16 * MIB}"
+        )
+        assert closed == methods.ChannelClose(406, text, *methods.BasicPublish.id)
+        await channel.send(methods.ChannelCloseOk())
+        channel = await client.channel(1)
+        assert await channel.depth("q") == 0
 
 
-async def test_a_message_in_too_many_small_frames_is_refused(broker):
-    """Nine octets of cover for one of body; the limit is four messages of 16 MiB for a connection."""
-    client = await broker.connect()
-    channel = await client.channel(1)
-    head = channel.publishing(bytes(16 * MIB), to="q")[: -16 * MIB - 8 * 129]
-    octet = b"\x03\0\x01\0\0\0\x01x\xce"
-    assert isinstance(frames.FrameReader(16 * MIB).read(head), list)
-    await client.write(head)
-    closed = None
-    for _ in range(1000):
-        await client.write(octet * 1000)
-        if only_connection(broker).state == "closing":
-            closed = await client.refused()
-            break
-    assert closed is not None
-    assert closed.reply_code == 506
-    assert "unfinished messages" in closed.reply_text
+async def test_a_message_in_too_many_small_frames_is_refused(tmp_path):
+    """Eight octets of cover and 64 of memory for one of body; the limit is 68 MiB for a connection."""
+    async with broker_here(tmp_path, message_size_max=16 * MIB) as broker:
+        client = await broker.connect()
+        channel = await client.channel(1)
+        head = channel.publishing(bytes(16 * MIB), to="q")[: -16 * MIB - 8 * 129]
+        octet = b"\x03\0\x01\0\0\0\x01x\xce"
+        assert isinstance(frames.FrameReader(16 * MIB).read(head), list)
+        await client.write(head)
+        closed = None
+        for _ in range(1000):
+            await client.write(octet * 1000)
+            if only_connection(broker).state == "closing":
+                closed = await client.refused()
+                break
+        assert closed is not None
+        assert closed.reply_code == 506
+        assert "unfinished messages" in closed.reply_text

@@ -484,5 +484,5 @@ def test_options_have_rabbitmqs_defaults():
     assert replace(options) == options
     assert (options.channel_max, options.frame_max, options.heartbeat_s) == (2047, 131_072, 60)
     assert options.handshake_timeout_s == 10
-    assert options.message_size_max == 16 * 1024 * 1024
+    assert options.message_size_max == 128 * 1024 * 1024
     assert options.loopback_users == {"guest"}

@@ -4,7 +4,8 @@ Flow:   the pump says readable: what came is parsed and carried out at once; wha
         and sent with one call at the end of the pass. Nothing here awaits; a login runs in a task.
 Limits: reads stop while more than `_OUTBOX_HIGH` octets wait to be sent, while a definition becomes durable,
         and, for publishers, while an alarm is on or the disk does not keep up; what was read already waits when `_OUTBOX_MAX` are to be
-        sent, or when its share of a pass is over: then it goes on in a later pass. Handshake and closing have deadlines.
+        sent, or when its share of a pass is over: then it goes on in a later pass. Parts of messages have a limit for
+        all connections together (`unfinished.py`). Handshake and closing have deadlines.
 Spec:   AMQP 0-9-1 section 2.2.4; RabbitMQ's rabbit_reader for texts, heartbeats and connection.blocked.
 """
 
@@ -42,6 +43,7 @@ from broker.node.peers import ConnectionSnapshot
 from broker.node.scheduler import Timer
 from broker.server.amqp.channel import Channel, ids_of
 from broker.server.amqp.options import MECHANISMS
+from broker.server.amqp.unfinished import SMALL
 from broker.storage.errors import StorageError
 
 if TYPE_CHECKING:
@@ -88,11 +90,13 @@ class AmqpConnection:
         "_heartbeat_s",
         "_held",
         "_here",
+        "_keeps",
         "_mechanism",
         "_outbox",
         "_outbox_size",
         "_over",
         "_owned_max",
+        "_paused",
         "_peer",
         "_reading",
         "_receive_size",
@@ -161,6 +165,9 @@ class AmqpConnection:
         self._held: list[Event] | None = None
         # What came, and waits for room in the outbox or for a later pass.
         self._delayed: list[Event] = []
+        # It keeps parts of messages that are counted, and is not read while others' are in the way.
+        self._keeps = False
+        self._paused = False
         self._blocked = False
         self._told_blocked = False
         self._slowed = False
@@ -264,6 +271,10 @@ class AmqpConnection:
         if self._delayed or self.codec.more:
             self._carry_out_more()
             self._update_watch()
+        kept = self.codec.kept
+        if (kept > SMALL or self._keeps) and not self._gone:
+            self._keeps = kept > SMALL
+            self.server.unfinished.keep(self, kept)
 
     def _carry_out_more(self) -> None:
         """What came in one piece with what has been answered now, or with much else."""
@@ -478,14 +489,7 @@ class AmqpConnection:
             return
         # Whoever waits for room hears of it from the pump, even if all was sent at once.
         writing = bool(self._unsent) or self._starved
-        reading = not (
-            self._held is not None
-            or self._delayed
-            or self.codec.more
-            or self._blocked
-            or self._slowed
-            or self._outbox_size > _OUTBOX_HIGH
-        )
+        reading = self.able and not self._paused
         if self.codec.state is State.CLOSED:
             if not self._unsent and not self._outbox and not self._hang_up():
                 return
@@ -497,6 +501,38 @@ class AmqpConnection:
         if (reading, writing, ending) != (self._reading, self._writing, self._ending):
             self._reading, self._writing, self._ending = reading, writing, ending
             self.server.pump.watch(self, reading=reading, writing=writing, ending=ending)
+
+    # ---- what it keeps of messages ----
+
+    @property
+    def able(self) -> bool:
+        return not (
+            self._held is not None
+            or self._delayed
+            or self.codec.more
+            or self._blocked
+            or self._slowed
+            or self._outbox_size > _OUTBOX_HIGH
+        )
+
+    @property
+    def unread(self) -> int:
+        unread: int = struct.unpack("i", fcntl.ioctl(self._descriptor, termios.FIONREAD, b"\0" * 4))[0]
+        return unread
+
+    def pause(self) -> None:
+        self._paused = True
+        self._update_watch()
+
+    def unpause(self) -> None:
+        self._paused = False
+        self._update_watch()
+
+    def give_up(self, size_max: int) -> None:
+        self._keeps = self._paused = False
+        self.codec.give_up()
+        text = f"a message was not finished in time while those of all connections hold more than {size_max} octets"
+        self.guard(lambda: self.fail(ProtocolError(ReplyCode.RESOURCE_ERROR, text)))
 
     # ---- publishers and alarms ----
 
@@ -660,9 +696,8 @@ class AmqpConnection:
             return True
         # It takes too little of what it asked for, so that nothing is read. One that lives still sends us
         # heartbeats, which pile up; one that is gone would keep its messages until TCP gives it up.
-        unread: int = struct.unpack("i", fcntl.ioctl(self._descriptor, termios.FIONREAD, b"\0" * 4))[0]
-        before, self._unread = self._unread, unread
-        return self.sent_octets != self._sent_at_beat or unread != before
+        before, self._unread = self._unread, self.unread
+        return self.sent_octets != self._sent_at_beat or self._unread != before
 
     def _handshake_timed_out(self) -> None:
         logger.warning(
@@ -743,6 +778,7 @@ class AmqpConnection:
 
     def _close_after_flush(self) -> None:
         self.codec.state = State.CLOSED
+        self.codec.give_up()
         self._stop_heartbeats()
         self.server.close_soon(self)
         self._set_deadline(self.server.options.close_timeout_s, lambda: self.lost(""))

@@ -18,7 +18,8 @@ class AmqpOptions:
     frame_max: int = 131_072
     heartbeat_s: int = 60
     connection_max: int = 65_536
-    message_size_max: int = 16 * 1024 * 1024
+    message_size_max: int = 128 * 1024 * 1024  # as RabbitMQ 3
+    unfinished_size_max: int = 256 * 1024 * 1024  # RabbitMQ has none
     handshake_timeout_s: float = 10.0
     close_timeout_s: float = 30.0
     refused_delay_s: float = 3.0

@@ -21,6 +21,7 @@ from broker.server.amqp import basic, consume, topology, transaction
 from broker.server.amqp.channel import Channel
 from broker.server.amqp.connection import AmqpConnection
 from broker.server.amqp.options import AmqpOptions
+from broker.server.amqp.unfinished import Unfinished
 from broker.server.pump import Pump
 from broker.storage.errors import StorageError
 
@@ -41,6 +42,8 @@ class AmqpServer:
         """Of connections that have not opened one yet."""
         self.reply_channels: dict[str, Channel] = {}
         """Channels that consume direct replies, by their token."""
+        size_max = min(options.unfinished_size_max, node.options.memory_limit // 4)
+        self.unfinished = Unfinished(size_max, node.scheduler.after)
         self._nursery = nursery
         self._connections: dict[AmqpConnection, None] = {}
         # Closed ones, whose clients have not closed their half of the socket yet.
@@ -89,6 +92,7 @@ class AmqpServer:
         self._draining.pop(connection, None)
         self._unflushed.pop(connection, None)
         self._closing.pop(connection, None)
+        self.unfinished.forget(connection)
         if self.node.peers.pop(connection, connection) is None:
             self.node.metrics.connections_closed += 1
         if not self._connections:

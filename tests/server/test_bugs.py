@@ -117,7 +117,7 @@ async def test_in_sending(broker, client, channel, caplog, monkeypatch):
 
 @pytest.mark.parametrize("acks", [True, False])
 async def test_in_a_delivery(broker, client, caplog, monkeypatch, acks):
-    around = AmqpConsumer._around
+    around = AmqpConsumer._fitted
 
     def not_to_all(self: AmqpConsumer, *envelope: Any) -> Any:
         if self.tag == "bad":

@@ -355,6 +355,27 @@ async def test_a_flood_with_a_stuck_consumer_does_not_fill_the_memory(tmp_path, 
 
 
 @pytest.mark.slow
+async def test_slow_consumers_of_a_large_message_share_its_memory(tmp_path):
+    with process(tmp_path) as broker:
+        consumers = [await Client.connect(broker.amqp) for _ in range(10)]
+        for consumer in consumers:
+            channel = await consumer.channel(1)
+            queue = (await channel.declare(exclusive=True)).queue
+            await channel.bind(queue, "amq.fanout")
+            await channel.consume(queue, no_ack=True)
+        publisher = await (await Client.connect(broker.amqp)).channel(1)
+        await publisher.confirm_mode()
+        before = resident(broker)
+        await publisher.publish(bytes(16 * MIB), exchange="amq.fanout")
+        await publisher.confirms(1)
+        assert resident(broker) < before + 64 * MIB
+        for consumer in consumers:
+            assert len((await consumer.next(1)).body) == 16 * MIB
+            consumer.drop()
+        publisher.client.drop()
+
+
+@pytest.mark.slow
 async def test_thousands_of_connections_leave_nothing_behind(tmp_path):
     with process(tmp_path) as broker:
         await (await Client.connect(broker.amqp)).close()

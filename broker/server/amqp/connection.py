@@ -451,25 +451,28 @@ class AmqpConnection:
     def _send_outbox(self) -> None:
         outbox, self._outbox = self._outbox, []
         self.sent_count += 1
+        if len(outbox) > 1 and (self._outbox_size < _GATHER_SIZE * len(outbox) or len(outbox) > _GATHER_MAX):
+            outbox = [b"".join(outbox)]
         try:
-            if len(outbox) == 1:
-                data = outbox[0]
-                sent = self._socket.send(data)
-            elif self._outbox_size < _GATHER_SIZE * len(outbox) or len(outbox) > _GATHER_MAX:
-                data = b"".join(outbox)
-                sent = self._socket.send(data)
-            else:
-                sent = self._socket.sendmsg(outbox)
-                data = b"".join(outbox) if sent < self._outbox_size else b""
+            sent = self._socket.send(outbox[0]) if len(outbox) == 1 else self._socket.sendmsg(outbox)
         except BlockingIOError:
-            sent, data = 0, b"".join(outbox)
+            sent = 0
         except OSError as error:
             self.lost(error.strerror or "write failed")
             return
         self.sent_octets += sent
         self._outbox_size -= sent
         if self._outbox_size:
-            self._unsent = memoryview(data)[sent:]
+            self._keep_unsent(outbox, sent)
+
+    def _keep_unsent(self, pieces: list[bytes], sent: int) -> None:
+        """Keep what the socket did not take, as it is: a large message is not copied for each slow consumer."""
+        at = 0
+        while sent >= len(pieces[at]):
+            sent -= len(pieces[at])
+            at += 1
+        self._unsent = memoryview(pieces[at])[sent:]
+        self._outbox = pieces[at + 1 :]
 
     def _send_unsent(self) -> None:
         try:

@@ -256,6 +256,14 @@ def header_of(octets: bytes | memoryview) -> BatchHeader:
     return header
 
 
+def inflated_part(header: BatchHeader, deflated: bytes, start: int, size: int) -> bytes:
+    """A part of the records of a batch, of which `deflated` is what comes behind the header. Raises RecordProblem."""
+    try:
+        return compression.inflate_part(header.codec, deflated, start, size)
+    except compression.CompressionProblem as error:
+        raise invalid(f"the records cannot be inflated: {error}") from error
+
+
 def payload_of(octets: bytes | memoryview, header: BatchHeader, size_max: int) -> bytes:
     try:
         return compression.inflate(header.codec, bytes(octets[HEADER_SIZE : header.size]), size_max)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+import trio
+
 from broker.management import (
     bindings,
     channels,
@@ -75,6 +77,8 @@ class Api:
         self.options = options
         self.rates = Rates(node)
         self.lags = Lags(node)
+        self.browsing = trio.CapacityLimiter(1)
+        """Opens batches of records, one request at a time."""
         self.logins = Logins(node.accounts, options.loopback_users)
         self.started_at_s = runtime.started_at_s()
         self.serving = True

@@ -1,18 +1,21 @@
 """The records of a partition: look at some, or let go of the oldest.
 
 Flow:   batches are read as a consumer would get them, and opened; nothing is committed or counted.
-Limits: one request is shown at most 1,000 records and, with the last of them, 16 MiB; a batch is opened if it has
-        at most 16 MiB inflated, or comes as large. What is opened is walked over in turns.
-Spec:   ours. Without an offset or a time, the newest records are shown. A batch that nobody can open is a row with
-        an `error`, and with the offset behind it.
+Limits: one request is shown at most 1,000 records and, with the last of them, 1 MiB; a record of more than 1 MiB is not.
+        Of a batch 16 MiB inflated are looked at, or as many as it comes with, and a piece of 1 MiB is kept. What is
+        opened is walked over in turns, for one request at a time.
+Spec:   ours. Without an offset or a time, the newest records are shown. A batch that nobody can open, and a record that
+        is too large, is a row with an `error`, and with the offset behind it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Final, NamedTuple
 
 from broker.kafka import records
+from broker.kafka.open_batch import OpenBatch, OversizedRecord
 from broker.kafka.records import CONTROL, HEADER_SIZE, BatchHeader, Record, RecordProblem
 from broker.management.call import Call
 from broker.management.errors import bad_request
@@ -29,14 +32,16 @@ from broker.storage import batch as batches
 
 _COUNT: Final = 100
 _COUNT_MAX: Final = 1000
-_SIZE_MAX: Final = 16 * 1024 * 1024
+_SIZE_MAX: Final = 1024 * 1024
+_RECORD_MAX: Final = 1024 * 1024
 _INFLATED_MAX: Final = 16 * 1024 * 1024
+_PIECE_SIZE: Final = 1024 * 1024
 _READ_SIZE: Final = 256 * 1024
 _LONG_MAX: Final = 2**63 - 1
 
 
 class Unreadable(NamedTuple):
-    """A batch that cannot be opened."""
+    """A batch that cannot be opened, or a record that is too large."""
 
     offset: int
     next_offset: int
@@ -53,7 +58,9 @@ async def list_records(call: Call) -> Response:
     one = partition_of(call, topic)
     call.check(Right.READ, TOPIC, topic.name, vhost)
     count = call.number("count", 1, _COUNT_MAX) or _COUNT
-    return rows_answer(map(_show, await _found(one, _first(call, one, count), count)))
+    async with call.api.browsing:
+        found = await _found(one, _first(call, one, count), count)
+    return rows_answer(map(_show, found))
 
 
 def _first(call: Call, one: Partition, count: int) -> int:
@@ -81,7 +88,7 @@ async def _found(one: Partition, first: int, count: int) -> list[Record | Unread
             offset = _behind(header)
             for record in _opened(header, octets, at):
                 await turns.take_break()
-                if isinstance(record, Record) and record.offset < first:
+                if (record.offset if isinstance(record, Record) else record.next_offset - 1) < first:
                     continue
                 found.append(record)
                 size += _size(record)
@@ -126,11 +133,26 @@ def _opened(header: BatchHeader, octets: bytes, at: int) -> Iterator[Record | Un
     if reason:
         yield Unreadable(header.base_offset, _behind(header), reason)
     elif not header.attributes & CONTROL:
-        batch = memoryview(octets)[at : at + header.size]
+        deflated = octets[at + HEADER_SIZE : at + header.size]
+        batch = OpenBatch(header, partial(_inflated, header, deflated), _RECORD_MAX)
         try:
-            yield from records.iterate(batch, inflated_size_max=max(_INFLATED_MAX, header.size))
+            while (record := batch.next()) is not None:
+                yield record if isinstance(record, Record) else _too_large(record)
         except RecordProblem as problem:
             yield Unreadable(header.base_offset, _behind(header), problem.text)
+
+
+def _inflated(header: BatchHeader, deflated: bytes, start: int, size: int) -> bytes:
+    """A piece of the records. Raises RecordProblem."""
+    size_max = max(_INFLATED_MAX, header.size)
+    if start + size > size_max:
+        raise records.invalid(f"inflated, it has more than {size_max} bytes")
+    return records.inflated_part(header, deflated, start, max(size, min(_PIECE_SIZE, size_max - start)))
+
+
+def _too_large(record: OversizedRecord) -> Unreadable:
+    text = f"a record of {record.size} bytes, where at most {_RECORD_MAX} are shown"
+    return Unreadable(record.offset, record.offset + 1, text)
 
 
 def _size(record: Record | Unreadable) -> int:

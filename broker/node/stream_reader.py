@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from broker.amqp import content, properties
 from broker.amqp.frames import envelope_of
-from broker.kafka import compression, records
+from broker.kafka import records
 from broker.kafka.open_batch import OpenBatch, OversizedRecord
 from broker.kafka.records import HEADER_SIZE, INFLATED_SIZE_MAX, Record, RecordProblem
 from broker.model.arguments import Arguments, erlang_type
@@ -180,10 +180,7 @@ class _Position:
             raise records.invalid(f"inflated, it has more than {INFLATED_SIZE_MAX} bytes")
         size = max(size, min(self._pieces.size, INFLATED_SIZE_MAX - start))
         octets = self._octets or self._read_again()
-        try:
-            piece = compression.inflate_part(header.codec, octets[HEADER_SIZE : header.size], start, size)
-        except compression.CompressionProblem as error:
-            raise records.invalid(f"the records cannot be inflated: {error}") from error
+        piece = records.inflated_part(header, octets[HEADER_SIZE : header.size], start, size)
         self._turn.inflated -= start + len(piece)
         return piece
 

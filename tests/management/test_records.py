@@ -116,6 +116,22 @@ async def test_what_one_request_gets_is_limited(api, one, monkeypatch):
     assert offsets(await api.get(f"{PATH}?offset=1500")) == [1500, 1501]
 
 
+@pytest.mark.parametrize("codec", [Codec.NONE, Codec.GZIP, Codec.ZSTD])
+async def test_a_record_that_is_too_large_to_be_shown_is_said_and_passed_over(api, one, codec):
+    large = records.build([record(b"a"), record(bytes(2_000_000)), record(b"b")], compression_type=codec)
+    append_octets(one, large)
+    await append(api.node, one, record(b"c" * 600_000), record(b"d" * 600_000), record(b"e"))
+    too_large, *rows = await api.get(f"{PATH}?offset=1")
+    assert too_large == {
+        "offset": 1,
+        "next_offset": 2,
+        "error": "a record of 2000009 bytes, where at most 1048576 are shown",
+    }
+    assert offsets(rows) == [2, 3, 4]
+    assert offsets(await api.get(f"{PATH}?offset=2")) == [2, 3, 4]
+    assert offsets(await api.get(f"{PATH}?offset=5")) == [5]
+
+
 @pytest.mark.parametrize(
     ("query", "said"),
     [
@@ -150,7 +166,7 @@ async def test_a_batch_that_nobody_can_open_is_said_and_passed_over(api, one, mo
     await append(api.node, one, record(b"\0" * 5000), compression_type=Codec.GZIP)
     await append(api.node, one, record(b"x" * 5000))
     rows = await api.get(f"{PATH}?offset=4")
-    assert (rows[0]["offset"], "more than 1000 octets" in rows[0]["error"]) == (4, True)
+    assert (rows[0]["offset"], "more than 1000 bytes" in rows[0]["error"]) == (4, True)
     assert rows[1]["value"] == "x" * 5000
 
 

@@ -296,6 +296,6 @@ def test_transactions_are_refused_at_once(log_broker):
     with pytest.raises(KafkaException) as caught:
         client.init_transactions(WAIT_S)
     (error,) = caught.value.args
-    assert error.code() == KafkaError.CLUSTER_AUTHORIZATION_FAILED
+    assert error.code() == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
     assert error.fatal()
     assert "this broker has no transactions yet" in error.str()

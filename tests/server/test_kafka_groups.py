@@ -145,7 +145,7 @@ async def test_who_looks_for_the_coordinator_of_transactions_is_told_why_there_i
     body = {"key_type": 1, "key": "t", "coordinator_keys": ["t"]}
     answer = await wire.call(api.FIND_COORDINATOR, body, version)
     found = answer["coordinators"][0] if version >= 4 else answer
-    assert found["error_code"] == ErrorCode.CLUSTER_AUTHORIZATION_FAILED
+    assert found["error_code"] == ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
     assert "no transactions" in found["error_message"]
     assert found["node_id"] == -1
 

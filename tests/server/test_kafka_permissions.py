@@ -339,6 +339,27 @@ async def test_the_cluster_is_for_who_may_do_anything(kafka):
     assert (resources["error_code"], resources["config_resources"]) == (ErrorCode.NONE, [])
 
 
+async def test_operations_on_the_cluster_are_told_as_they_are_allowed(kafka):
+    """Only those that a cluster has: nothing is read from it, written to it or deleted with it."""
+    create, alter, describe, act, describe_configs, alter_configs, write = (
+        1 << number for number in (5, 7, 8, 9, 10, 11, 12)
+    )
+    seen = describe | describe_configs
+    for rights, expected in (
+        ({"read": ".*"}, seen),
+        ({"write": ".*"}, seen | write),
+        ({"configure": ".*"}, seen | create | alter | act | alter_configs),
+        ({"read": ".*", "write": ".*", "configure": ".*"}, 8096),
+        ({"read": "^mine$"}, 0),
+    ):
+        client = await user_with(kafka, **rights)
+        body = {"include_cluster_authorized_operations": True}
+        answer = await client.call(api.DESCRIBE_CLUSTER, body)
+        assert answer["cluster_authorized_operations"] == expected
+        answer = await client.call(api.METADATA, {"topics": [], **body}, 8)
+        assert answer["cluster_authorized_operations"] == expected
+
+
 async def test_operations_are_told_as_they_are_allowed(kafka, wire):
     await wire.create("mine")
     client = await user_with(kafka, read="^mine", configure="^mine")

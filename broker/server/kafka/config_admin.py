@@ -21,7 +21,8 @@ from broker.model.topic import CONFIGS, ConfigType, check_configs, check_name, s
 from broker.model.user import Right
 from broker.server.kafka.configs import broker_entries, topic_entries
 from broker.server.kafka.errors import Refused, failure, refusal
-from broker.server.kafka.metadata import CLUSTER, visible
+from broker.server.kafka.metadata import visible
+from broker.server.kafka.operations import CLUSTER
 from broker.server.kafka.reply import Reply
 from broker.server.kafka.topic_admin import clients_topic
 

@@ -7,6 +7,7 @@ Spec:   KIP-62, KIP-345 (static members), KIP-394 (an id before joining), KIP-80
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,20 +19,19 @@ from broker.model.group_errors import GroupError, GroupRefused
 from broker.model.user import Right
 from broker.server.kafka.errors import GROUP_CODES, NO_TRANSACTIONS
 from broker.server.kafka.metadata import visible
+from broker.server.kafka.operations import NOT_ASKED, on_group
 from broker.server.kafka.reply import Reply
 
 if TYPE_CHECKING:
     from broker.server.kafka.connection import KafkaConnection
     from broker.server.kafka.handlers import Handler
 
+logger = logging.getLogger("broker.server")
+
 _GROUP_KEY_TYPE: Final = 0
 _TRANSACTION_KEY_TYPE: Final = 1
 _ID_REQUIRED_FROM: Final = 4
 _SKIP_FROM: Final = 9
-_READ: Final = 1 << 3
-_DELETE: Final = 1 << 6
-_DESCRIBE: Final = 1 << 8
-_NOT_ASKED: Final = -(2**31)
 # In Kafka whoever may read or delete something may describe it.
 DESCRIBING: Final = tuple(Right)
 
@@ -48,15 +48,6 @@ def group_problem(connection: KafkaConnection, group_id: str, *rights: Right) ->
     return ErrorCode.NONE if allowed else ErrorCode.GROUP_AUTHORIZATION_FAILED
 
 
-def _operations(connection: KafkaConnection, group_id: str) -> int:
-    """What the client may do with a group, as Kafka's bits."""
-    bits = _DESCRIBE
-    for right, bit in ((Right.READ, _READ), (Right.CONFIGURE, _DELETE)):
-        if connection.allows(right, group_id):
-            bits |= bit
-    return bits
-
-
 # ---- members ----
 
 
@@ -69,9 +60,9 @@ def find_coordinator(connection: KafkaConnection, request: Request, reply: Reply
     for key in keys:
         text: str | None = None
         if body["key_type"] == _TRANSACTION_KEY_TYPE:
-            # With other errors librdkafka tries again until it has no more time; with the one of a transactional id
-            # Java's client does not show the text.
-            code, text = ErrorCode.CLUSTER_AUTHORIZATION_FAILED, NO_TRANSACTIONS
+            # Java's client does not show the text; with most other errors librdkafka tries again until it has no more time.
+            code, text = ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, NO_TRANSACTIONS
+            logger.info("connection %s: transactional.id '%.100s' refused: %s", connection.name, key, text)
         elif body["key_type"] != _GROUP_KEY_TYPE:
             code, text = ErrorCode.INVALID_REQUEST, "this broker has no share groups yet"
         else:
@@ -235,7 +226,7 @@ def _described(connection: KafkaConnection, name: str, with_operations: bool, ve
     problem = group_problem(connection, name, *DESCRIBING)
     if problem is not ErrorCode.NONE:
         return {"error_code": problem, "group_id": name}
-    operations = _operations(connection, name) if with_operations else _NOT_ASKED
+    operations = on_group(connection, name) if with_operations else NOT_ASKED
     found = connection.node.groups.find(name)
     if found is None:
         code = ErrorCode.GROUP_ID_NOT_FOUND if version >= 6 else ErrorCode.NONE

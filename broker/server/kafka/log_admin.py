@@ -12,7 +12,8 @@ from broker.model.errors import ModelError, OffsetOutOfRange
 from broker.model.user import Right
 from broker.node.flusher import Commit
 from broker.server.kafka.errors import Refused, failure, refusal
-from broker.server.kafka.metadata import CLUSTER, visible
+from broker.server.kafka.metadata import visible
+from broker.server.kafka.operations import CLUSTER
 from broker.server.kafka.reply import Reply
 from broker.server.kafka.topic_admin import check_right
 

@@ -22,26 +22,20 @@ from broker.model.user import Right
 from broker.node.flusher import Commit
 from broker.node.portions import Portions
 from broker.node.topics import MADE_AT_ONCE, Topic
+from broker.server.kafka import operations
 from broker.server.kafka.errors import code_of
+from broker.server.kafka.operations import NOT_ASKED
 from broker.server.kafka.reply import Reply
 
 if TYPE_CHECKING:
     from broker.server.kafka.connection import KafkaConnection
     from broker.server.kafka.handlers import Handler
 
-# What concerns the broker as a whole is asked for under this name: whoever may do something with anything may.
-CLUSTER: Final = ""
-
 _PARTITIONS_MAX: Final = 2000
 # What a topic costs beside its partitions, in partitions.
 _TOPIC_UNITS: Final = 4
-_NOT_ASKED: Final = -(2**31)
 # An enumeration is slow to walk.
 _RIGHTS: Final = tuple(Right)
-# Kafka's numbers of operations, as bits: what each of our rights allows.
-_OF_READ: Final = 1 << 3 | 1 << 8
-_OF_WRITE: Final = 1 << 4 | 1 << 8
-_OF_CONFIGURE: Final = 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 11
 
 
 @functools.lru_cache(4)
@@ -53,19 +47,6 @@ def cluster_id(node: str) -> str:
 def visible(connection: KafkaConnection, name: str) -> bool:
     """Whoever may do anything with a topic may know that it is there."""
     return any(connection.allows(right, name) for right in _RIGHTS)
-
-
-def operations(connection: KafkaConnection, name: str) -> int:
-    """What the client may do with a topic, as Kafka's bits."""
-    bits = 0
-    for right, allowed in (
-        (Right.READ, _OF_READ),
-        (Right.WRITE, _OF_WRITE),
-        (Right.CONFIGURE, _OF_CONFIGURE),
-    ):
-        if connection.allows(right, name):
-            bits |= allowed
-    return bits
 
 
 def _brokers(connection: KafkaConnection) -> list[dict[str, Any]]:
@@ -92,9 +73,9 @@ def metadata(connection: KafkaConnection, request: Request, reply: Reply) -> Non
         found = [_asked(connection, one, creation, body) for one in once]
         if connection.node.topics.partition_count != before:
             commit = connection.node.flusher.open
-    cluster_operations = _NOT_ASKED
+    cluster_operations = NOT_ASKED
     if body["include_cluster_authorized_operations"]:
-        cluster_operations = operations(connection, CLUSTER)
+        cluster_operations = operations.on_cluster(connection)
     reply.answer_after(
         commit,
         {
@@ -177,7 +158,9 @@ def _described(connection: KafkaConnection, topic: Topic, with_operations: bool)
         "topic_id": topic.id,
         "is_internal": topic.internal,
         "partitions": [_partition(connection, number) for number in range(len(topic.partitions))],
-        "topic_authorized_operations": operations(connection, topic.name) if with_operations else _NOT_ASKED,
+        "topic_authorized_operations": operations.on_topic(connection, topic.name)
+        if with_operations
+        else NOT_ASKED,
     }
 
 
@@ -205,7 +188,7 @@ def describe_cluster(connection: KafkaConnection, request: Request, reply: Reply
             "cluster_id": cluster_id(connection.node.options.name),
             "controller_id": node_id,
             "brokers": [{"broker_id": node_id, "host": host, "port": port, "rack": None}],
-            "cluster_authorized_operations": operations(connection, CLUSTER) if asked else _NOT_ASKED,
+            "cluster_authorized_operations": operations.on_cluster(connection) if asked else NOT_ASKED,
         }
     )
 

@@ -81,9 +81,10 @@ def _boolean(default: str, *, effective: bool = True) -> Config:
 
 def _list_of(default: str, *names: str) -> Config:
     def allows(value: str) -> bool:
-        return bool(given := set(split_list(value))) and given <= set(names)
+        given = set(split_list(value))
+        return given <= set(names) if given else not value.strip()
 
-    return Config(ConfigType.LIST, default, f"a list of {', '.join(names)}", allows)
+    return Config(ConfigType.LIST, default, f"a list of {', '.join(names)}, or nothing", allows)
 
 
 def _share(default: str) -> Config:

@@ -52,7 +52,6 @@ def test_a_number_is_one_of_so_many_digits(name, value):
         ("retention.bytes", str(2**63)),
         ("segment.bytes", "1000"),
         ("min.insync.replicas", "2"),
-        ("cleanup.policy", ""),
         ("cleanup.policy", ","),
         ("cleanup.policy", "delete,shred"),
         ("message.timestamp.type", "createtime"),
@@ -92,6 +91,12 @@ def test_settings_are_what_was_configured():
     settings = read_settings(given)
     assert (settings.deletes, settings.compacts, settings.retention_ms) == (True, True, -1)
     assert (settings.syncs, settings.append_time, settings.dirty_ratio_min) == (False, True, 0.1)
+
+
+def test_a_topic_may_have_no_cleanup_policy():
+    check_configs({"cleanup.policy": ""})
+    settings = read_settings({"cleanup.policy": ""})
+    assert (settings.deletes, settings.compacts) == (False, False)
 
 
 def test_lists_are_split_at_commas():

@@ -204,8 +204,10 @@ async def test_lists_get_and_lose_elements(wire, kafka):
     await altered(wire, ("cleanup.policy", SUBTRACT, "delete"))
     assert configs_of(kafka)["cleanup.policy"] == "compact"
     result = await altered(wire, ("cleanup.policy", SUBTRACT, "compact"))
-    assert result["error_code"] == ErrorCode.INVALID_CONFIG
-    assert configs_of(kafka)["cleanup.policy"] == "compact"
+    assert result["error_code"] == ErrorCode.NONE
+    assert configs_of(kafka)["cleanup.policy"] == ""
+    await altered(wire, ("cleanup.policy", APPEND, "delete"))
+    assert configs_of(kafka)["cleanup.policy"] == "delete"
 
 
 @pytest.mark.parametrize(

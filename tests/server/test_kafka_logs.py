@@ -193,6 +193,16 @@ async def test_what_is_only_compacted_is_not_deleted_by_time(wire, kafka):
     assert await wire.offsets_at("t", -2) == (0, -1)
 
 
+async def test_without_a_cleanup_policy_records_go_only_when_they_are_deleted(wire, kafka):
+    """As in Kafka since 4.2: retention without an end."""
+    await wire.create("t", configs={"cleanup.policy": "", "retention.ms": "1", "retention.bytes": "1"})
+    for number in range(5):
+        await wire.produce("t", [b"%d" % number], timestamp=1)
+    await tidied(kafka)
+    assert await wire.offsets_at("t", -2) == (0, -1)
+    assert await delete_before(wire, ("t", 0, 3)) == [(3, ErrorCode.NONE)]
+
+
 # ---- sizes ----
 
 

@@ -12,7 +12,7 @@ NO_EFFECT: Final = " Accepted, as tools set it; it has no effect in this broker.
 
 DOCUMENTATION: Final[Mapping[str, str]] = {
     "cleanup.policy": "What becomes of old records: delete lets segments go by age and size, compact keeps the newest "
-    "record of each key. Both may be given.",
+    "record of each key. Both may be given; without either, all records stay.",
     "compression.type": "How batches are compressed. They are kept as their producer sent them.",
     "delete.retention.ms": "How long a record without a value stays after compaction, so that consumers see it.",
     "file.delete.delay.ms": "How long a file stays after it was given up.",

@@ -51,7 +51,7 @@ def _delete_before(
     partition = topic.partition(number)
     if topic.internal:
         raise Refused(ErrorCode.INVALID_TOPIC_EXCEPTION, f"topic '{name}' is the broker's own")
-    if not topic.settings.deletes:
+    if topic.settings.compacts and not topic.settings.deletes:
         raise Refused(ErrorCode.POLICY_VIOLATION, f"the cleanup.policy of topic '{name}' is not to delete")
     if offset == _HIGH_WATERMARK:
         offset = partition.high_watermark

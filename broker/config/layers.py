@@ -29,6 +29,7 @@ def node_options(config: Config) -> NodeOptions:
     return NodeOptions(
         data=os.fspath(config.data),
         name=config.name,
+        arguments_size_max=config.amqp.frame_max,
         queue_memory_max=limits.queue_memory,
         queues_memory_max=limits.queues_memory,
         segment_size_max=limits.segment_size,

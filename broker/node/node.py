@@ -63,6 +63,7 @@ class NodeOptions:
 
     data: str
     name: str = "leveret@localhost"
+    arguments_size_max: int = 131_072
     queue_memory_max: int = 32 * 1024 * 1024
     queues_memory_max: int = 256 * 1024 * 1024
     segment_size_max: int = SEGMENT_SIZE_MAX
@@ -130,6 +131,7 @@ class Node:
             self._reader,
             os.path.join(options.data, "queues"),
             self._bury,
+            arguments_size_max=options.arguments_size_max,
             queue_memory_max=options.queue_memory_max,
             # Messages go to the disk long before publishers have to wait for memory.
             memory=Memory(min(options.queues_memory_max, options.memory_limit // 3)),

@@ -4,6 +4,8 @@ Flow:   the rules are the model's; here what they made becomes a definition and,
         Whoever answers "ok" waits for `Flusher.unsafe_definitions` first.
 Shape:  a durable exchange, a durable queue that no connection owns, and a binding between two such are
         definitions; everything else lives as long as the process.
+Limits: `arguments_size_max` for the arguments of a declaration or a binding, encoded as a field table: AMQP's
+        frames allow no more, and so HTTP and the configuration file may not either.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from broker.amqp import wire
 from broker.model.arguments import (
     OBSOLETE,
     Arguments,
@@ -20,7 +23,7 @@ from broker.model.arguments import (
     read_queue_arguments,
 )
 from broker.model.errors import ModelError, NotFound, PreconditionFailed
-from broker.model.exchange import QUEUE, Binding, Destination, Exchange
+from broker.model.exchange import EXCHANGE, QUEUE, Binding, Destination, Exchange
 from broker.model.message import Sink, Slice
 from broker.model.queue import Memory, Queue
 from broker.model.resource import spoken
@@ -52,6 +55,7 @@ class Topology:
         queues_directory: str,
         bury: Callable[[Queue, str, Slice], None],
         *,
+        arguments_size_max: int,
         queue_memory_max: int,
         memory: Memory,
         segment_size_max: int,
@@ -67,6 +71,7 @@ class Topology:
         self._reader = reader
         self._queues_directory = queues_directory
         self._bury = bury
+        self._arguments_size_max = arguments_size_max
         self._queue_memory_max = queue_memory_max
         self._memory = memory
         self._segment_size_max = segment_size_max
@@ -134,7 +139,11 @@ class Topology:
         internal: bool = False,
         arguments: Arguments | None = None,
     ) -> tuple[Exchange, bool]:
-        """As `Vhost.declare_exchange`, and a definition if it is new and durable."""
+        """As `Vhost.declare_exchange`, and a definition if it is new and durable.
+
+        Raises PreconditionFailed, too, for arguments that are too large.
+        """
+        self._check_size(arguments, spoken(EXCHANGE, name, vhost.name))
         exchange, new = vhost.declare_exchange(
             name,
             type,
@@ -171,7 +180,11 @@ class Topology:
         arguments: Arguments | None = None,
         chosen_here: bool = False,
     ) -> tuple[Queue, bool]:
-        """As `Vhost.declare_queue`, with a store, and a definition if it is new and lasts."""
+        """As `Vhost.declare_queue`, with a store, and a definition if it is new and lasts.
+
+        Raises PreconditionFailed, too, for arguments that are too large.
+        """
+        self._check_size(arguments, spoken(QUEUE, name, vhost.name))
         given = arguments or {}
         queue, new = vhost.declare_queue(
             name,
@@ -311,7 +324,11 @@ class Topology:
         routing_key: str = "",
         arguments: Arguments | None = None,
     ) -> tuple[Binding, bool]:
-        """As `Vhost.bind`, and a definition if it is new and both its ends last."""
+        """As `Vhost.bind`, and a definition if it is new and both its ends last.
+
+        Raises PreconditionFailed, too, for arguments that are too large.
+        """
+        self._check_size(arguments, f"a binding of {spoken(destination.kind, destination.name, vhost.name)}")
         binding, new = vhost.bind(source, destination, routing_key, arguments or {})
         if new and self._lasts(vhost, binding):
             value = {"routing_key": routing_key, "arguments": dict(binding.arguments)}
@@ -338,6 +355,16 @@ class Topology:
     def remove_topic(self, vhost: Vhost, name: str) -> None:
         """With its bindings."""
         self._forget(vhost, vhost.remove_topic(name))
+
+    def _check_size(self, arguments: Arguments | None, of: str) -> None:
+        if not arguments:
+            return
+        size = len(wire.table(arguments))
+        if size > self._arguments_size_max:
+            raise PreconditionFailed(
+                f"the arguments of {of} have {size} bytes as a field table, "
+                f"at most {self._arguments_size_max} are allowed (frame_max)"
+            )
 
     def _lasts(self, vhost: Vhost, binding: Binding) -> bool:
         if not binding.durable:

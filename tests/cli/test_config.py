@@ -539,6 +539,7 @@ def test_settings_reach_the_layers(right):
     )
     node = layers.node_options(found)
     assert (node.data, node.name, node.memory_limit, node.disk_free_limit) == ("d", "n", 2**30, 5)
+    assert node.arguments_size_max == 5000
     assert (node.segment_size_max, node.partitions_max, node.groups.vhost) == (2**20, 9, "v")
     amqp = layers.amqp_options(found)
     assert (amqp.frame_max, amqp.message_size_max, amqp.transaction_size_max) == (5000, 2**20, 2 * 2**20)

@@ -114,6 +114,28 @@ async def test_a_declaration_that_cannot_be_is_refused(api, path, body, status, 
     assert list(api.node.topology.vhost("/").queues) == ["there"]
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "of"),
+    [
+        ("PUT", "/queues/%2F/q", "queue 'q' in vhost '/'"),
+        ("PUT", "/exchanges/%2F/x", "exchange 'x' in vhost '/'"),
+        ("POST", "/bindings/%2F/e/amq.fanout/e/amq.direct", "a binding of exchange 'amq.direct' in vhost '/'"),
+    ],
+)
+async def test_arguments_are_no_larger_than_a_frame_of_amqp(tmp_path, method, path, of):
+    async with api_here(tmp_path, arguments_size_max=5000) as api:
+        # Size, length of the name, name, type, length of the text: 4 + 1 + 1 + 1 + 4 bytes.
+        answer = await api.ask(method, path, {"arguments": {"a": "x" * 4990}})
+        assert answer.status_code == 400
+        assert answer.json()["reason"] == (
+            f"the arguments of {of} have 5001 bytes as a field table, at most 5000 are allowed (frame_max)"
+        )
+        many = {"arguments": {"a": [[]] * 1000}}
+        assert (await api.ask(method, path, many)).status_code == 400
+        assert (await api.ask(method, path, {"arguments": {"a": "x" * 4989}})).status_code == 201
+        assert (await api.ask(method, path, many)).status_code == 400
+
+
 async def test_rights_are_those_of_amqp(api):
     user = api.add_user("half", "management", configure="^mine", write="^letters$", read="^mine")
     answer = await api.put("/queues/%2F/other", user=user)

@@ -24,12 +24,12 @@ class Files:
         self._folder = folder
         self.data = str(folder / "data")
 
-    async def start(self, text, then=None):
+    async def start(self, text, then=None, **options):
         """What is said when the file is applied; `then` is called with the node while it runs."""
         file = self._folder / "broker.toml"
         file.write_text(text)
         declared = declarations(read_config(file, {}))
-        node = open_node(NodeOptions(self.data, reserve_size=0))
+        node = open_node(NodeOptions(self.data, reserve_size=0, **options))
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(node.run)
@@ -385,6 +385,28 @@ async def test_the_same_in_other_words_is_no_difference(files, config, there, fi
     text = '[[topic]]\nname = "t"\n' + (f'configs = {{ "{config}" = "{file}" }}' if file else "")
     assert await files.start(text, configure) == []
     assert await files.start(text) == []
+
+
+LARGE = """
+[[queue]]
+name = "q"
+arguments = { a = "%s" }
+"""
+
+
+async def test_arguments_are_no_larger_than_a_frame_of_amqp(files):
+    conflicts = await files.start(LARGE % ("x" * 131_072))
+    assert conflicts == [
+        "queue 'q': the arguments of queue 'q' in vhost '/' have 131083 bytes as a field table, "
+        "at most 131072 are allowed (frame_max)"
+    ]
+
+
+async def test_a_queue_with_large_arguments_stays_when_the_limit_becomes_lower(files):
+    assert await files.start(LARGE % ("x" * 5000)) == []
+    found = []
+    await files.start("", lambda node: found.extend(node.topology.vhost("/").queues), arguments_size_max=4096)
+    assert found == ["q"]
 
 
 # ---- users ----

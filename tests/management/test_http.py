@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from broker.management import turns
 from broker.management.http import HttpServer, Refused, Request, Response, as_json, refusal
 from broker.management.options import HttpLimits
-from http_client import HttpClient
+from http_client import WAIT_S, HttpClient
 
 GET = b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n"
 LIMITS = HttpLimits()
@@ -543,7 +543,7 @@ def test_pieces_of_requests_are_answered_or_the_connection_closed(pieces):
 async def _fuzz(pieces):
     mine, theirs = trio.testing.memory_stream_pair()
     server = HttpServer(echo, LIMITS)
-    with trio.fail_after(500):
+    with trio.fail_after(WAIT_S):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_serve, server, theirs)
             try:

@@ -231,7 +231,6 @@ def test_a_turn_ends_when_much_was_inflated(codec):
     node.abandon()
 
 
-@pytest.mark.timeout(10)
 def test_batches_that_nobody_can_open_do_not_take_one_turn_for_all():
     node = SteppedNode()
     topic = node.create("orders")

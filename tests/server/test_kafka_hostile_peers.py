@@ -20,7 +20,7 @@ from broker_here import until
 from kafka_bodies import draw
 from kafka_here import kafka_here
 from kafka_wire import Ended, KafkaClient, batch, fetch_body, produce_body, values_of
-from patience import WAIT_S
+from patience import PROGRAM_S, WAIT_S
 from process import BrokerProcess
 from scram_client import ScramClient
 from turns import longest_wait
@@ -268,7 +268,7 @@ async def test_consumers_of_a_bomb_share_a_limit_and_get_what_a_message_can_be(t
             channel = await client.channel(1)
             await channel.qos(3)
             await channel.consume("bombs", arguments={"x-stream-offset": "first"})
-        with trio.fail_after(60):
+        with trio.fail_after(PROGRAM_S):
             for client in consumers:
                 channel = Channel(client, 1)
                 bodies = []

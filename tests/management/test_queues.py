@@ -119,7 +119,11 @@ async def test_a_declaration_that_cannot_be_is_refused(api, path, body, status, 
     [
         ("PUT", "/queues/%2F/q", "queue 'q' in vhost '/'"),
         ("PUT", "/exchanges/%2F/x", "exchange 'x' in vhost '/'"),
-        ("POST", "/bindings/%2F/e/amq.fanout/e/amq.direct", "a binding of exchange 'amq.direct' in vhost '/'"),
+        (
+            "POST",
+            "/bindings/%2F/e/amq.fanout/e/amq.direct",
+            "a binding of exchange 'amq.direct' in vhost '/'",
+        ),
     ],
 )
 async def test_arguments_are_no_larger_than_a_frame_of_amqp(tmp_path, method, path, of):

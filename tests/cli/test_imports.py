@@ -13,18 +13,13 @@ from process import ROOT, BrokerProcess
 NOT_AT_START = {
     "typer": "help and errors of the command line",
     "rich": "typer's help",
-    "pydantic": "typer",
-    "annotated_types": "pydantic",
-    "importlib.metadata": "the versions of installed packages",
     "asyncio": "only clients may run on it",
     "anyio": "the client",
     "leveret": "the client",
-    "email": "importlib.metadata, http.server",
     "http.server": "management has h11",
     "logging.config": "logging is set up by hand",
     "cramjam": "compressed batches that must be opened",
     "concurrent": "asyncio",
-    "zoneinfo": "pydantic",
 }
 # At the first start there is a password to hash.
 NOT_LATER = {"argon2", "_cffi_backend"}

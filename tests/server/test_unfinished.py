@@ -14,6 +14,7 @@ from amqp_client import Channel, Client
 from broker.amqp import content, methods
 from broker.amqp.frames import FrameReader
 from broker_here import BrokerHere, broker_here, until
+from patience import WAIT_S
 from process import BrokerProcess
 
 KIB = 1 << 10
@@ -81,7 +82,7 @@ async def test_beyond_the_limit_messages_are_finished_one_after_another(tmp_path
             for channel in channels:
                 octets = channel.publishing(bytes(8 * MIB), to="q") + channel.publishing(b"", to="q")
                 nursery.start_soon(channel.client.stream.send_all, octets)
-            with trio.fail_after(20):
+            with trio.fail_after(WAIT_S):
                 while depth(broker) < 16:
                     most = max(most, broker.server.unfinished.taken)
                     await trio.lowlevel.checkpoint()

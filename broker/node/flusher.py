@@ -6,8 +6,9 @@ Flow:   stores, of queues and of partitions, say `appended` and `settled`, defin
         batching needs no timer. The thread writes and syncs and rings `fileno`; then `collect` calls
         the waiters and starts the next commit.
 Shape:  a commit to few logs writes and syncs their files; one to many goes into the journal with one
-        sync, and a second thread moves it to the files later: the checkpoint. In each, settlements are
-        written after everything else is synced: a dead letter's copy is safe before its original goes.
+        sync, and a second thread moves it to the files later: the checkpoint. What must happen together, as
+        a dead letter and the end of its original, is always in one record of the journal. In the files,
+        settlements are written after everything else is synced.
         Files are removed last; a segment's settlements after the removal of its messages is safe.
 Limits: `journal_size_max` octets of journal, which are in memory too; then a checkpoint begins.
         Settlements wait at most `settle_ms`; a process that is killed hands out those again.
@@ -20,7 +21,8 @@ from __future__ import annotations
 import logging
 import os
 import queue
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -58,6 +60,8 @@ class Commit:
     """Files and, with a slash at the end, directories that go when all else is safe."""
     atomic: bool = False
     """All or nothing, whatever happens: it goes into one record of the journal."""
+    together: dict[Store, None] = field(default_factory=dict)
+    """What these have goes into one record of the journal."""
     forgets: bool = False
     """A queue is gone of which the journal holds something: that stays there until this is done."""
     size: int = 0
@@ -94,6 +98,8 @@ class Flusher:
         self._oldest_journal = journal_number
         self._journaled: dict[Store, None] = {}
         self._appended: dict[Store, None] = {}
+        # In `together`: the stores that something is appended to.
+        self._joining: dict[Store, None] | None = None
         self._settled: dict[Store, None] = {}
         self.settled_lately: dict[Store, None] = {}
         """Stores in which segments may have become sparse or empty; whoever tidies takes them out."""
@@ -117,6 +123,8 @@ class Flusher:
         if not store.closed:
             self._appended[store] = None
             self.open.size += size
+            if self._joining is not None:
+                self._joining[store] = None
 
     @property
     def crowded(self) -> bool:
@@ -131,6 +139,18 @@ class Flusher:
         if not self._settled:
             self.when_settled()
         self._settled[store] = None
+
+    @contextmanager
+    def together(self, store: Store) -> Iterator[None]:
+        """What is appended meanwhile is there after a crash exactly if what is settled in `store` is settled."""
+        joining: dict[Store, None] = {}
+        self._joining = joining
+        try:
+            yield
+        finally:
+            self._joining = None
+            if joining and not store.closed:
+                self.open.together.update({store: None, **joining})
 
     def change(self, changes: list[Change]) -> None:
         self.open.changes += changes
@@ -201,6 +221,10 @@ class Flusher:
             stores.update(self._settled)
             self.settled_lately.update(self._settled)
             self._settled = {}
+        for store in commit.together:
+            if store in self._settled:
+                del self._settled[store]
+                self.settled_lately[store] = stores[store] = None
         job = Job(changes=commit.changes, removals=commit.removals, commit=commit)
         direct, journaled = self._ways(stores, commit)
         if journaled:
@@ -217,12 +241,16 @@ class Flusher:
         """Whose files are written at once, and whose after the journal has it."""
         if commit.atomic:
             return [], list(stores)
-        syncing = [store for store in stores if store.log.syncs]
-        dear = len(syncing) > DIRECT_LOGS_MAX and commit.size < len(syncing) * DIRECT_SIZE_MIN
-        if not dear and not any(store.log.writing for store in stores):
-            return list(stores), []
-        direct = [store for store in stores if not (store.log.syncs or store.log.writing)]
-        return direct, [store for store in stores if store.log.syncs or store.log.writing]
+        together = [store for store in stores if store in commit.together]
+        others = [store for store in stores if store not in commit.together] if together else list(stores)
+        syncing = [store for store in others if store.log.syncs]
+        # A journal that is written anyway is synced anyway.
+        many = bool(together) or len(syncing) > DIRECT_LOGS_MAX
+        dear = many and commit.size < len(syncing) * DIRECT_SIZE_MIN
+        if not dear and not any(store.log.writing for store in others):
+            return others, together
+        direct = [store for store in others if not (store.log.syncs or store.log.writing)]
+        return direct, together + [store for store in others if store.log.syncs or store.log.writing]
 
     def _to_journal(self, job: Job, stores: list[Store]) -> None:
         self.journaled_commits += 1
@@ -364,6 +392,7 @@ class Flusher:
         store.closed = True
         self._appended.pop(store, None)
         self._settled.pop(store, None)
+        self.open.together.pop(store, None)
         self.settled_lately.pop(store, None)
         if store in self._journaled:
             del self._journaled[store]

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -365,13 +365,14 @@ class Node:
             self._graves.append((queue, reason, piece))
 
     def _publish_dead(self, queue: Queue, reason: str, piece: Slice) -> None:
-        vhost = self.topology.vhosts.get(queue.vhost)
-        if vhost is not None:
-            now_ms = self.clock.now_ms()
-            for letters in letters_of(queue, reason, piece, now_ms):
-                going = routes_of_dead(vhost, letters)
-                self._push_all(going, letters.run, 0, Published())
-        queue.forget(piece)
+        """Replace messages by their dead letters: after a crash there are the ones or the others."""
+        lasts = queue.lasting and not queue.deleted
+        with self.flusher.together(self.topology.store_of(queue)) if lasts else nullcontext():
+            vhost = self.topology.vhosts.get(queue.vhost)
+            if vhost is not None:
+                for letters in letters_of(queue, reason, piece, self.clock.now_ms()):
+                    self._push_all(routes_of_dead(vhost, letters), letters.run, 0, Published())
+            queue.forget(piece)
 
     # ---- waiting ----
 

@@ -317,9 +317,12 @@ class CrashMachine(RuleBasedStateMachine):
         for known in self.messages.values():
             for message in known.values():
                 copy = message.copy
-                if copy is not None and message.confirmed and not copy.settled:
-                    either = (message.queue, message.number) in there or (DEAD, copy.number) in there
-                    assert either, f"{message.queue}: {message.number} died and is nowhere"
+                if copy is None:
+                    continue
+                places = [(message.queue, message.number) in there, (DEAD, copy.number) in there]
+                assert not all(places), f"{message.queue}: {message.number} died and is there twice"
+                if message.confirmed and not copy.settled:
+                    assert any(places), f"{message.queue}: {message.number} died and is nowhere"
 
     def _check_transaction(self, transaction: Transaction, there: set[tuple[str, int]]) -> None:
         def is_there(message: Message) -> bool:

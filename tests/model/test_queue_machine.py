@@ -354,16 +354,23 @@ class QueueMachine(RuleBasedStateMachine):
         various: bool,
         dispatches: bool,
     ) -> None:
-        # Of slices that let go of unequal contents, only the size of the whole is known exactly.
-        alike |= self.limits.unacked_size_max < 1 << 24
-        if alike:
+        # Of slices that let go of unequal contents, only the size of the whole is known exactly, and what
+        # comes one after another is delivered as one slice.
+        if self.limits.unacked_size_max < 1 << 24:
+            sizes = [5] * len(sizes)
+        elif alike:
             sizes = sizes[:1] * len(sizes)
         own = expirations_ms or [0]
         contents = [content(self.numbers + at, size, own[at % len(own)]) for at, size in enumerate(sizes)]
         self.numbers += len(sizes)
         own_ms = None if expirations_ms is None else 0
         envelopes = [envelope(persistent, own_ms, key_of(number_of(c)) if various else "q") for c in contents]
-        run = Run(envelopes[0], list(contents), sizes[0] if alike else None, envelopes if various else None)
+        run = Run(
+            envelopes[0],
+            list(contents),
+            sizes[0] if len(set(sizes)) == 1 else None,
+            envelopes if various else None,
+        )
         refused = self.queue.push(run, self.now_ms)
         messages = []
         for at, c in enumerate(contents):

@@ -31,7 +31,7 @@ class Permission(Table):
     def _is_pattern(cls, value: str) -> str:
         try:
             re.compile(value)
-        except re.error as error:
+        except (re.error, RecursionError, OverflowError) as error:
             raise ValueError(f"expected a regular expression: {error}") from None
         return value
 

@@ -1,7 +1,8 @@
 """Publish to an exchange, and get from a queue: by hand, a few messages at a time.
 
-Limits: what one request gets are at most 1,000 messages and, with the last of them, 16 MiB; nothing waits while
-        it has them, so that none can be forgotten.
+Limits: a message comes in a body of at most 20 MB, with properties that fit a frame of 128 KiB; its parts are decoded in
+        turns. What one request gets are at most 1,000 messages and, with the last of them, 16 MiB; nothing waits
+        while it has them, so that none can be forgotten.
 Spec:   RabbitMQ: a publish is mandatory and waits for its confirm; the rights and checks of AMQP.
 """
 
@@ -15,6 +16,7 @@ from broker.amqp import content, properties
 from broker.amqp.errors import ProtocolError
 from broker.amqp.frames import PublishRun, envelope_of
 from broker.amqp.properties import Properties
+from broker.amqp.spec import FRAME_OVERHEAD
 from broker.management.call import Call
 from broker.management.errors import bad_request
 from broker.management.exchanges import exchange_of
@@ -25,6 +27,7 @@ from broker.management.queues import queue_of
 from broker.management.routes import route
 from broker.management.schema import GetBody, PropertiesBody, PublishBody
 from broker.management.tables import shown
+from broker.management.turns import Turns
 from broker.model.errors import AccessRefused, PreconditionFailed
 from broker.model.exchange import EXCHANGE, QUEUE, Exchange
 from broker.model.message import Slice
@@ -38,18 +41,22 @@ from broker.node.node import Node
 # Contents are cut into frames as clients do it that take what the broker proposes.
 _CHANNEL: Final = 1
 _FRAME_MAX: Final = 131_072
+_BODY_SIZE_MAX: Final = 20_000_000  # RabbitMQ's max_http_body_size
 _COUNT_MAX: Final = 1000
 _SIZE_MAX: Final = 16 * 1024 * 1024
 
 # ---- publishing ----
 
 
-@route("POST", "/api/exchanges/{vhost}/{exchange}/publish")
+@route("POST", "/api/exchanges/{vhost}/{exchange}/publish", body_size_max=_BODY_SIZE_MAX)
 async def publish(call: Call) -> Response:
     vhost = call.vhost()
     exchange = exchange_of(call, vhost)
+    turns = Turns()
     body = call.body(PublishBody)
+    await turns.take_break()
     octets = _payload(body)
+    await turns.take_break()
     call.check(Right.WRITE, EXCHANGE, exchange.name, vhost)
     run = _run(call, vhost, exchange, body, octets)
     if call.node.alarms.active:
@@ -74,6 +81,11 @@ def _run(call: Call, vhost: Vhost, exchange: Exchange, body: PublishBody, octets
     if exchange.internal:
         raise AccessRefused(f"cannot publish to internal {spoken('exchange', exchange.name, vhost.name)}")
     raw = _encoded(body.properties)
+    header_size = len(content.header_payload(raw, len(octets))) + FRAME_OVERHEAD
+    if header_size > _FRAME_MAX:
+        raise PreconditionFailed(
+            f"the properties take a frame of {header_size} bytes, at most {_FRAME_MAX} are allowed"
+        )
     facts = properties.facts_of(raw)
     if facts.expiration_problem:
         raise PreconditionFailed(facts.expiration_problem)

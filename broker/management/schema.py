@@ -1,7 +1,7 @@
 """The bodies of requests: what each may hold, and what is said about one that is wrong.
 
-Limits: the names and keys of AMQP have at most 255 octets; a topic gets at most 10,000 partitions, as with one
-        request of Kafka's; what a body holds besides, nobody asks for.
+Limits: the names and keys of AMQP have at most 255 bytes, other texts that are kept 4,096; at most 64 tags; a topic
+        gets at most 10,000 partitions, as with one request of Kafka's; what a body holds besides is ignored.
 Spec:   RabbitMQ: booleans may be strings; no body, and null, are an empty object.
 """
 
@@ -28,6 +28,8 @@ from broker.management.errors import bad_request
 from broker.management.tables import checked
 
 _SHORT_MAX: Final = 255
+_TEXT_MAX: Final = 4096
+_TAGS_MAX: Final = 64
 _GOT_MAX: Final = 60
 _PARTITIONS_MAX: Final = 10_000
 _LONG_MAX: Final = 2**63 - 1
@@ -54,11 +56,14 @@ def _table(value: Any) -> Any:
     return checked(value)
 
 
-def _short(value: str) -> str:
-    size = len(value.encode())
-    if size > _SHORT_MAX:
-        raise ValueError(f"expected at most {_SHORT_MAX} octets, this has {size}")
-    return value
+def _at_most(size_max: int) -> AfterValidator:
+    def check(value: str) -> str:
+        size = len(value.encode())
+        if size > size_max:
+            raise ValueError(f"expected at most {size_max} bytes, this has {size}")
+        return value
+
+    return AfterValidator(check)
 
 
 def _texts(value: Any) -> Any:
@@ -79,15 +84,19 @@ def _tags(value: Any) -> Any:
         value = [tag.strip() for tag in value.split(",") if tag.strip()]
     if not isinstance(value, list) or not all(isinstance(tag, str) for tag in value):
         raise ValueError("expected a string with commas, or a list of strings")
+    if len(value) > _TAGS_MAX:
+        raise ValueError(f"expected at most {_TAGS_MAX} tags, these are {len(value)}")
     return tuple(value)
 
 
 Flag = Annotated[bool, BeforeValidator(_flag)]
 Table = Annotated[dict[str, Any], BeforeValidator(_table)]
-Short = Annotated[StrictStr, AfterValidator(_short)]
+Short = Annotated[StrictStr, _at_most(_SHORT_MAX)]
+Text = Annotated[StrictStr, _at_most(_TEXT_MAX)]
 Texts = Annotated[dict[str, str], BeforeValidator(_texts)]
-Tags = Annotated[tuple[str, ...], BeforeValidator(_tags)]
+Tags = Annotated[tuple[Short, ...], BeforeValidator(_tags)]
 Octet = Annotated[int, Field(ge=0, le=255)]
+Partitions = Annotated[list[StrictInt], Field(min_length=1, max_length=_PARTITIONS_MAX, fail_fast=True)]
 
 
 class Body(BaseModel):
@@ -153,7 +162,7 @@ class OffsetsBody(Body):
     """Where a group is to go on: either `to` or `time`; in all partitions if none is named."""
 
     topic: StrictStr
-    partitions: Annotated[list[StrictInt], Field(min_length=1, max_length=_PARTITIONS_MAX)] | None = None
+    partitions: Partitions | None = None
     to: Annotated[int | str | None, BeforeValidator(_place)] = None
     time: Annotated[int | None, BeforeValidator(_moment)] = None
 
@@ -165,7 +174,7 @@ class OffsetsBody(Body):
 
 
 class VhostBody(Body):
-    description: StrictStr | None = None
+    description: Text | None = None
     tags: Tags | None = None
     default_queue_type: Literal["classic", "undefined"] | None = None
     tracing: Flag = False
@@ -175,19 +184,19 @@ class UserBody(Body):
     """Without a password and a hash, nobody logs in with a password."""
 
     tags: Tags
-    password: StrictStr | None = None
-    password_hash: StrictStr | None = None
+    password: Text | None = None
+    password_hash: Text | None = None
     hashing_algorithm: StrictStr = "rabbit_password_hashing_sha256"
 
 
 class UsersBody(Body):
-    users: list[StrictStr]
+    users: Annotated[list[StrictStr], Field(fail_fast=True)]
 
 
 class PermissionBody(Body):
-    configure: StrictStr
-    write: StrictStr
-    read: StrictStr
+    configure: Text
+    write: Text
+    read: Text
 
 
 class PropertiesBody(Body):
@@ -282,5 +291,5 @@ def _line(problem: Any) -> str:
 def _got(kind: str, value: Any) -> str:
     if kind == "missing":
         return ""
-    text = json.dumps(value, default=str)
+    text = json.dumps(value[:_GOT_MAX] if isinstance(value, str) else value, default=str)
     return f", got {text if len(text) <= _GOT_MAX else text[:_GOT_MAX] + '...'}"

@@ -13,15 +13,13 @@ from typing import Final
 import trio
 
 from broker.management.call import Call
-from broker.management.errors import bad_request, not_there
+from broker.management.errors import not_there
 from broker.management.http import Response
 from broker.management.listing import Row, listed, shown_once
 from broker.management.routes import Needs, route
 from broker.management.schema import UserBody, UsersBody
 from broker.model.user import User
 from broker.node.passwords import credentials_of
-
-_TAGS_MAX: Final = 64
 
 _hashing: Final = trio.CapacityLimiter(1)
 
@@ -68,8 +66,6 @@ async def get_user(call: Call) -> Response:
 async def put_user(call: Call) -> Response:
     name = call.new_name("user")
     body = call.body(UserBody)
-    if len(body.tags) > _TAGS_MAX:
-        raise bad_request(f"tags: a user has at most {_TAGS_MAX}, got {len(body.tags)}")
     encoded, algorithm, scram = body.password_hash or "", body.hashing_algorithm, None
     if body.password:
         encoded, algorithm, scram = await trio.to_thread.run_sync(

@@ -33,7 +33,7 @@ def compiled(pattern: str) -> re.Pattern[str]:
     """Raises PreconditionFailed for what is no regular expression."""
     try:
         return re.compile(pattern or r"\A\Z(?<=.)")
-    except re.error as error:
+    except (re.error, RecursionError, OverflowError) as error:
         raise PreconditionFailed(f"'{pattern}' is not a regular expression: {error}") from None
 
 

@@ -399,6 +399,11 @@ def test_what_is_said_of_settings(wrong, text, lines):
             'missing ), unterminated subpattern at position 0, got "("',
         ),
         (
+            '[[user]]\nname = "a"\npassword = "p"\n[[user.permission]]\nread = "a{4294967296}"',
+            "user[0].permission[0].read: expected a regular expression: "
+            'the repetition number is too large, got "a{4294967296}"',
+        ),
+        (
             '[[exchange]]\nname = "e"\ntype = "x-random"',
             'exchange[0].type: expected one of direct, fanout, topic, headers, got "x-random"',
         ),

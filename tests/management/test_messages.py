@@ -171,6 +171,17 @@ async def test_a_message_that_nobody_wants_is_not_routed(with_queue):
     assert (metrics.messages_routed, metrics.messages_unroutable_returned) == (0, 1)
 
 
+async def test_properties_are_no_larger_than_a_frame(with_queue):
+    # 20 bytes of frame and header, 2 of flags, and the table: 4 + name, type and length of the text, 2 + 1 + 4.
+    fits = "x" * (131_072 - 20 - 2 - 11)
+    answer = await publish(with_queue, headers={"a": f"{fits}x"})
+    assert answer.status_code == 400
+    assert (
+        answer.json()["reason"] == "the properties take a frame of 131073 bytes, at most 131072 are allowed"
+    )
+    assert (await publish(with_queue, headers={"a": fits})).json() == {"routed": True}
+
+
 async def test_copies_go_where_the_headers_say(with_queue):
     answer = await publish(with_queue, "nowhere", headers={"CC": ["q"]})
     assert answer.json() == {"routed": True}

@@ -9,10 +9,12 @@ from broker.management.schema import (
     BindingBody,
     ExchangeBody,
     GetBody,
+    OffsetsBody,
     PermissionBody,
     PublishBody,
     QueueBody,
     UserBody,
+    UsersBody,
     VhostBody,
     parse,
 )
@@ -83,10 +85,24 @@ def test_a_count_may_be_a_string():
         (
             BindingBody,
             b'{"routing_key": "%b"}' % ("ü".encode() * 128),
-            "routing_key: expected at most 255 octets, this has 256, got ",
+            "routing_key: expected at most 255 bytes, this has 256, got ",
         ),
         (PermissionBody, b'{"configure": "", "write": 1}', "write: expected a string, got 1; read: this key is missing"),
         (UserBody, b'{"tags": [1]}', "tags: expected a string with commas, or a list of strings, got [1]"),
+        (UserBody, b'{"tags": ["%b"]}' % (b"t" * 256), "tags.0: expected at most 255 bytes, this has 256, got "),
+        (VhostBody, b'{"tags": "%b"}' % (b"t," * 65), "tags: expected at most 64 tags, these are 65, got "),
+        (VhostBody, b'{"description": "%b"}' % (b"d" * 4097), "description: expected at most 4096 bytes, this has 4097, "),
+        (
+            PermissionBody,
+            b'{"configure": "%b", "write": "", "read": ""}' % (b"p" * 4097),
+            "configure: expected at most 4096 bytes, this has 4097, got ",
+        ),
+        (UsersBody, b'{"users": [1' + b",1" * 9000 + b"]}", "users.0: expected a string, got 1"),
+        (
+            OffsetsBody,
+            b'{"topic": "t", "to": "earliest", "partitions": [1.5' + b",1.5" * 9000 + b"]}",
+            "partitions.0: expected an integer, got 1.5",
+        ),
         (VhostBody, b'{"default_queue_type": "quorum"}', "default_queue_type: expected 'classic' or 'undefined'"),
         (
             GetBody,
@@ -110,6 +126,7 @@ def test_what_is_wrong_is_said_with_its_key(kind, raw, reason):
     said = json.loads(refused.value.response.body)
     assert said["error"] == "bad_request"
     assert said["reason"].startswith(reason)
+    assert len(said["reason"]) < 1000
 
 
 @pytest.mark.parametrize(

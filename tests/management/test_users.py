@@ -79,7 +79,7 @@ async def test_a_user_without_a_password_does_not_log_in_with_one(api, body):
     [
         ({"password": "x"}, "tags: this key is missing"),
         ({"tags": 1}, "tags: expected a string with commas, or a list of strings, got 1"),
-        ({"tags": ["t"] * 65}, "tags: a user has at most 64, got 65"),
+        ({"tags": "t," * 65}, 'tags: expected at most 64 tags, these are 65, got "' + "t," * 29 + "t..."),
         ({"tags": "", "password": 1}, "password: expected a string, got 1"),
         ({"tags": "", "password_hash": "!"}, "password_hash is not base64"),
         ({"tags": "", "password_hash": "AAAA"}, f"password_hash has 3 octets, {SHA256} makes 36"),
@@ -140,11 +140,22 @@ async def test_permissions_are_given_shown_and_taken(api):
             {"configure": "(", "write": "", "read": ""},
             "'(' is not a regular expression: missing ), unterminated subpattern at position 0",
         ),
+        (
+            "/permissions/%2F/guest",
+            {"configure": "a{4294967296}", "write": "", "read": ""},
+            "'a{4294967296}' is not a regular expression: the repetition number is too large",
+        ),
+        (
+            "/permissions/%2F/guest",
+            {"configure": "(" * 2000, "write": "", "read": ""},
+            f"'{'(' * 2000}' is not a regular expression: maximum recursion depth exceeded",
+        ),
     ],
 )
 async def test_permissions_that_cannot_be_are_refused(api, path, patterns, reason):
     answer = await api.put(path, patterns)
-    assert (answer.status_code, answer.json()["reason"]) == (400, reason)
+    assert answer.status_code == 400
+    assert answer.json()["reason"].startswith(reason)
 
 
 async def test_nobody_and_nowhere_have_no_permissions(api):

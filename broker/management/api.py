@@ -36,7 +36,7 @@ from broker.management import (
 from broker.management.auth import Logins
 from broker.management.call import Call
 from broker.management.errors import model_refusal
-from broker.management.http import Request, Response, admit_nobody, refusal
+from broker.management.http import Request, Response, refusal, refuse_large
 from broker.management.lag import Lags
 from broker.management.options import ManagementOptions
 from broker.management.rates import Rates
@@ -90,14 +90,14 @@ class Api:
         """Answer a request. Raises Refused."""
         return await self._handle(request, ROUTES.find(request.segments))
 
-    async def admit(self, request: Request) -> None:
-        """Whether this request may bring a large body. Raises Refused."""
+    async def admit(self, request: Request) -> int:
+        """How many bytes the body of this request may have. Raises Refused."""
         routes, _ = ROUTES.find(request.segments)
         route = routes.get(request.method)
         if route is None or route.needs is Needs.NOTHING:
-            await admit_nobody(request)
-        else:
-            await self.logins.user_of(request, route.needs)
+            return await refuse_large(request)
+        await self.logins.user_of(request, route.needs)
+        return route.body_size_max
 
     async def handle_metrics(self, request: Request) -> Response:
         """The same where only metrics are served, and without a login."""

@@ -2,10 +2,12 @@
 
 Flow:   `serve` accepts; each connection is a task that reads one request whole, has `handle` answer it, sends
         the answer, and goes on with the next one, which may lie in the buffer already.
-Limits: `HttpLimits`: connections, octets of header and body, and a deadline for every wait on a client. A body
-        of more than 64 KiB is read only if `admit` lets it in, and counts with all others of its kind. An
-        answer that is long is made piece by piece, each when the one before is sent. One connection too many
-        hears 503. A stop closes idle connections at once and gives the others `stop_timeout_s`.
+Limits: `HttpLimits`: connections, bytes of header and body, and a deadline for every wait on a client. A body
+        that becomes more than 128 KiB (`body.py`) is read only if `admit` lets it in, and counts with all others
+        of its kind. A client that sends a few bytes at a time is read less and less often. An answer that is
+        long is made piece by piece, each when the one before is sent. When there are too many connections, the
+        one that waits longest for its client makes room; if none waits, the new one hears 503. A stop closes
+        idle connections at once and gives the others `stop_timeout_s`.
 Spec:   RFC 9110, RFC 9112.
 Why:    Hypercorn took four times the CPU for a request, and one client that had stopped reading kept it from
         shutting down.
@@ -25,6 +27,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 import h11
 import trio
 
+from broker.management.body import BodyError, IncomingBody
 from broker.management.options import HttpLimits
 from broker.management.turns import Turns
 
@@ -32,7 +35,13 @@ logger = logging.getLogger("broker.management")
 
 _RECEIVE_SIZE: Final = 64 * 1024
 _SEND_SIZE: Final = 64 * 1024
-_SMALL_BODY: Final = 64 * 1024
+_SMALL_WEIGHT: Final = 128 * 1024
+# Reads of fewer bytes are small. So many in a request are free; then bytes gather in the socket ever longer before
+# the next one, as each costs 60 us.
+_SMALL_READ: Final = 512
+_SMALL_READS_FREE: Final = 8
+_GATHER_S_MIN: Final = 0.001
+_GATHER_S_MAX: Final = 0.1
 _QUERY_FIELDS_MAX: Final = 100
 # A client that was told to go has this long to read it, and this many reads of what it still says.
 _LINGER_S: Final = 2.0
@@ -101,26 +110,28 @@ def refusal(status: int, reason: str, error: str = "", headers: Sequence[tuple[s
 
 
 Handler = Callable[[Request], Awaitable[Response]]
-Admit = Callable[[Request], Awaitable[None]]
+Admit = Callable[[Request], Awaitable[int]]
 
 
-async def admit_nobody(request: Request) -> None:
+async def refuse_large(request: Request) -> int:
     """For a server that has no use for bodies."""
-    raise Refused(refusal(413, f"the body has more than the {_SMALL_BODY} octets allowed"))
+    raise Refused(refusal(413, f"the body is larger than the {_SMALL_WEIGHT // 2} bytes allowed"))
 
 
 class HttpServer:
     """The connections of one or more listeners, and what they share."""
 
-    def __init__(self, handle: Handler, limits: HttpLimits, admit: Admit = admit_nobody) -> None:
-        """`handle` answers a request; `admit` is asked before a large body is read. Both may raise Refused."""
+    def __init__(self, handle: Handler, limits: HttpLimits, admit: Admit = refuse_large) -> None:
+        """`handle` answers a request; `admit` says how many bytes a large body may have. Both may raise Refused."""
         self.handle = handle
         self.admit = admit
         self.limits = limits
         self.stopping = False
-        self.idle: set[trio.CancelScope] = set()
-        """Of connections that wait for a request."""
-        self._bodies_size = 0
+        self.receiving: dict[_Connection, None] = {}
+        """Connections that wait for their clients, the one that has waited longest first."""
+        self._bodies_weight = 0
+        self._full = False
+        """The log has said that there are too many connections."""
         self._accepting = trio.CancelScope()
         self._connections = 0
         self._refusals = 0
@@ -144,7 +155,7 @@ class HttpServer:
 
     async def serve_stream(self, stream: trio.abc.HalfCloseableStream, peer: str) -> None:
         """Serve one connection to its end; the caller closes the stream."""
-        if self._connections >= self.limits.connections:
+        if self._connections >= self.limits.connections and not self._make_room():
             await self._refuse(stream, peer)
             return
         self._connections += 1
@@ -152,33 +163,47 @@ class HttpServer:
             await _Connection(self, stream, peer).run()
         finally:
             self._connections -= 1
+            self._full = self._full and self._connections > self.limits.connections // 2
             if not self._connections:
                 self._empty.set()
+
+    def _make_room(self) -> bool:
+        """Close a connection that waits for its client, one that never had a request answered before others."""
+        if not self._full:
+            self._full = True
+            logger.warning("http: %d connections, the most allowed; silent ones make room", self._connections)
+        strangers = (connection for connection in self.receiving if not connection.served)
+        found = next(strangers, None) or next(iter(self.receiving), None)
+        if found is None:
+            return False
+        found.stop_receiving()
+        return True
 
     async def _refuse(self, stream: trio.abc.HalfCloseableStream, peer: str) -> None:
         if self._refusals >= _REFUSALS_MAX:
             return
         self._refusals += 1
         try:
-            logger.warning("http %s: refused, there are %d connections", peer, self._connections)
+            logger.info("http %s: refused, there are %d connections", peer, self._connections)
             await _Connection(self, stream, peer).refuse(
                 refusal(503, f"there are {self._connections} connections, and no more are allowed")
             )
         finally:
             self._refusals -= 1
 
-    def reserve(self, octets: int) -> None:
+    def reserve(self, weight: int) -> None:
         """Room for a large body; less than none gives it back. Raises Refused."""
-        if octets > 0 and self._bodies_size + octets > self.limits.bodies_size_max:
+        if weight > 0 and self._bodies_weight + weight > self.limits.bodies_memory_max:
             raise Refused(refusal(503, "too many large requests are being read"))
-        self._bodies_size += octets
+        self._bodies_weight += weight
 
     async def stop(self) -> None:
         """Let the requests that have come be answered, within the limit; the caller cancels the rest."""
         self.stopping = True
         self._accepting.cancel()
-        for scope in list(self.idle):
-            scope.cancel()
+        for connection in list(self.receiving):
+            if connection.idle:
+                connection.stop_receiving()
         with trio.move_on_after(self.limits.stop_timeout_s):
             while self._connections:
                 self._empty = trio.Event()
@@ -189,17 +214,24 @@ class _Connection:
     """One client."""
 
     def __init__(self, server: HttpServer, stream: trio.abc.HalfCloseableStream, peer: str) -> None:
+        self.served = False
+        """It had a request answered."""
+        self.idle = False
+        """It waits for the first byte of a request."""
         self._server = server
         self._limits = server.limits
         self._stream = stream
         self._peer = peer
         self._protocol = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.header_size_max)
         self._reserved = 0
+        self._receiving = trio.CancelScope()
+        self._small_reads = 0
 
     async def run(self) -> None:
         """Request after request."""
         try:
             while await self._exchange():
+                self.served = True
                 self._protocol.start_next_cycle()
                 self._reserve(0)
         except (_Hangup, trio.BrokenResourceError, trio.ClosedResourceError):
@@ -222,12 +254,14 @@ class _Connection:
         """One request and its answer; whether there may be another one."""
         request: Request | None = None
         try:
-            request = await self._receive()
+            request = await self._receive_or_stop()
             if request is None:
                 return False
             response = await self._answer(request)
         except h11.RemoteProtocolError as error:
             response = refusal(error.error_status_hint, str(error))
+        except BodyError as error:
+            response = refusal(error.status, error.reason)
         except Refused as refused:
             response = refused.response
         if request is None:
@@ -249,10 +283,27 @@ class _Connection:
 
     # ---- coming in ----
 
+    def stop_receiving(self) -> None:
+        """Close the connection unless a whole request has come."""
+        self._server.receiving.pop(self, None)
+        self._receiving.cancel()
+
+    async def _receive_or_stop(self) -> Request | None:
+        """As `_receive`; None, too, if it is stopped."""
+        receiving = self._server.receiving
+        with trio.CancelScope() as self._receiving:
+            receiving[self] = None
+            try:
+                return await self._receive()
+            finally:
+                receiving.pop(self, None)
+        return None
+
     async def _receive(self) -> Request | None:
         """The next request, or None if there is none. Raises Refused or RemoteProtocolError."""
-        if not self._protocol.trailing_data[0] and not await self._wait_for_octets():
+        if not self._protocol.trailing_data[0] and not await self._wait_for_bytes():
             return None
+        self._small_reads = 0
         with trio.move_on_after(self._limits.header_timeout_s) as scope:
             head = await self._next_event()
         if scope.cancelled_caught:
@@ -266,17 +317,15 @@ class _Connection:
             raise Refused(refusal(408, f"no whole body within {self._limits.body_timeout_s:g} s"))
         return replace(request, body=body)
 
-    async def _wait_for_octets(self) -> bool:
+    async def _wait_for_bytes(self) -> bool:
         """Wait as long as a client may be silent; False if it has gone or time is up."""
-        idle = self._server.idle
-        with trio.move_on_after(self._limits.idle_timeout_s) as scope:
-            idle.add(scope)
-            if self._server.stopping:
-                scope.cancel()
-            try:
-                data = await self._stream.receive_some(_RECEIVE_SIZE)
-            finally:
-                idle.discard(scope)
+        if self._server.stopping:
+            return False
+        limits = self._limits
+        self.idle = True
+        with trio.move_on_after(limits.idle_timeout_s if self.served else limits.first_timeout_s):
+            data = await self._stream.receive_some(_RECEIVE_SIZE)
+            self.idle = False
             self._protocol.receive_data(bytes(data))
             return bool(data)
         return False
@@ -285,7 +334,12 @@ class _Connection:
         while (event := self._protocol.next_event()) is h11.NEED_DATA:
             if self._protocol.they_are_waiting_for_100_continue:
                 await self._write(self._protocol.send(h11.InformationalResponse(status_code=100, headers=[])))
-            self._protocol.receive_data(bytes(await self._stream.receive_some(_RECEIVE_SIZE)))
+            if self._small_reads > _SMALL_READS_FREE:
+                more = self._small_reads - _SMALL_READS_FREE
+                await trio.sleep(min(_GATHER_S_MIN * 2**more, _GATHER_S_MAX))
+            data = bytes(await self._stream.receive_some(_RECEIVE_SIZE))
+            self._small_reads += len(data) < _SMALL_READ
+            self._protocol.receive_data(data)
         return event
 
     def _read_head(self, head: h11.Request) -> Request:
@@ -300,28 +354,29 @@ class _Connection:
     async def _receive_body(self, request: Request) -> bytes:
         """Raises Refused for a body that is too large, or that this client may not send."""
         announced = int(request.headers.get("content-length", 0))
-        await self._let_in(request, announced)
-        body = bytearray()
+        body = IncomingBody(announced, self._limits.body_size_max, self._limits.body_values_max)
+        await self._let_in(request, body)
         turns = Turns()
         while isinstance(event := await self._next_event(), h11.Data):
-            await self._let_in(request, len(body) + len(event.data))
-            body += event.data
+            body.add(bytes(event.data), ends_chunk=event.chunk_end)
+            await self._let_in(request, body)
             await turns.take_break()  # one read may bring thousands of chunks
-        return bytes(body)
+        return body.whole()
 
-    async def _let_in(self, request: Request, size: int) -> None:
-        """A body has, or will have, so many octets."""
-        limit = self._limits.body_size_max
-        if size > limit:
-            raise Refused(refusal(413, f"the body has more than the {limit} octets allowed"))
-        if size > _SMALL_BODY and not self._reserved:
-            await self._server.admit(request)
-            self._reserve(limit)
+    async def _let_in(self, request: Request, body: IncomingBody) -> None:
+        """Take room for a large body. Raises Refused and BodyError."""
+        if body.weight <= _SMALL_WEIGHT:
+            return
+        if not self._reserved:
+            body.size_max = min(body.size_max, await self._server.admit(request))
+            body.check()
+            self._server.receiving.pop(self, None)  # it is known, and makes no room for others
+        self._reserve(body.weight)
 
-    def _reserve(self, octets: int) -> None:
+    def _reserve(self, weight: int) -> None:
         """This connection holds so much of the room for large bodies. Raises Refused."""
-        self._server.reserve(octets - self._reserved)
-        self._reserved = octets
+        self._server.reserve(weight - self._reserved)
+        self._reserved = weight
 
     # ---- going out ----
 

@@ -11,10 +11,12 @@ class HttpLimits:
 
     connections: int = 512
     header_size_max: int = 32 * 1024  # nginx: 4 buffers of 8 KiB
-    body_size_max: int = 20_000_000  # RabbitMQ's max_http_body_size
-    bodies_size_max: int = 100_000_000  # of all requests together
+    body_size_max: int = 20_000_000  # where a message is published; elsewhere see `routes.py`
+    body_values_max: int = 20_000  # of JSON, which may be many in few bytes
+    bodies_memory_max: int = 128 * 1024 * 1024  # of all large bodies together, with what they become
+    first_timeout_s: float = 10.0  # from the connection to the first byte
     idle_timeout_s: float = 60.0  # between two requests of a connection
-    header_timeout_s: float = 10.0  # from the first octet of a request to the last of its header
+    header_timeout_s: float = 10.0  # from the first byte of a request to the last of its header
     body_timeout_s: float = 30.0
     send_timeout_s: float = 20.0  # for each 64 KiB of an answer
     stop_timeout_s: float = 2.0  # for the requests that are being answered when the server stops

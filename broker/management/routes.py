@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Handler: TypeAlias = Callable[["Call"], Awaitable[Response]]
 
 SEGMENTS_MAX: Final = 16
+# The arguments of a declaration, which a frame of AMQP limits, are smaller than their JSON.
+_BODY_SIZE_MAX: Final = 1024 * 1024
 
 
 class Needs(Enum):
@@ -47,6 +49,7 @@ class Route:
     needs: Needs
     names: tuple[str, ...]
     """Of the segments in braces."""
+    body_size_max: int
 
 
 @dataclass(slots=True)
@@ -63,7 +66,9 @@ class Routes:
     def __init__(self) -> None:
         self._root = _Node()
 
-    def add(self, method: str, path: str, needs: Needs, handler: Handler) -> None:
+    def add(
+        self, method: str, path: str, needs: Needs, handler: Handler, body_size_max: int = _BODY_SIZE_MAX
+    ) -> None:
         node = self._root
         names = []
         for segment in path.strip("/").split("/"):
@@ -74,7 +79,7 @@ class Routes:
             else:
                 node = node.literal.setdefault(segment, _Node())
         assert method not in node.routes, f"two handlers for {method} {path}"
-        node.routes[method] = Route(handler, needs, tuple(names))
+        node.routes[method] = Route(handler, needs, tuple(names), body_size_max)
 
     def find(self, segments: tuple[str, ...]) -> tuple[dict[str, Route], list[str]]:
         """The routes of a path by method, and what its braces took; no routes if there is no such path."""
@@ -106,11 +111,13 @@ def allowed(routes: dict[str, Route]) -> str:
 ROUTES: Final = Routes()
 
 
-def route(method: str, path: str, needs: Needs = Needs.MANAGEMENT) -> Callable[[Handler], Handler]:
+def route(
+    method: str, path: str, needs: Needs = Needs.MANAGEMENT, *, body_size_max: int = _BODY_SIZE_MAX
+) -> Callable[[Handler], Handler]:
     """Make a function the one that answers this."""
 
     def note(handler: Handler) -> Handler:
-        ROUTES.add(method, path, needs, handler)
+        ROUTES.add(method, path, needs, handler, body_size_max)
         return handler
 
     return note

@@ -101,10 +101,47 @@ async def test_a_body_in_thousands_of_chunks_lets_others_run(monkeypatch):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(count)
             head = b"PUT /a HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
-            await client.send(head + b"1\r\na\r\n" * 5000 + b"0\r\n\r\n")
-            assert (await client.answer("PUT")).json()["body"] == "a" * 5000
+            await client.send(head + b"1\r\na\r\n" * 1000 + b"0\r\n\r\n")
+            assert (await client.answer("PUT")).json()["body"] == "a" * 1000
             nursery.cancel_scope.cancel()
-        assert others > 5000
+        assert others > 1000
+
+
+async def test_thousands_of_tiny_chunks_are_refused():
+    head = b"PUT /a HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+    async with served() as (client, _):
+        await client.send(head + b"3f\r\n" + b"x" * 63 + b"\r\n")
+        await client.send((b"3f\r\n" + b"x" * 63 + b"\r\n") * 1000)
+        answer = await client.answer("PUT")
+        assert (answer.status, answer.headers["connection"]) == (400, "close")
+        assert answer.json()["reason"] == (
+            "the body comes in chunks of 63 bytes on average; after the first 1000 at least 64 are expected"
+        )
+    async with served() as (client, _):
+        await client.send(head + (b"40\r\n" + b"x" * 64 + b"\r\n") * 1010 + b"0\r\n\r\n")
+        assert (await client.answer("PUT")).status == 200
+
+
+async def test_a_client_that_sends_byte_by_byte_is_read_ever_less_often(autojump_clock):
+    reads = 0
+
+    async def count():
+        nonlocal reads
+        reads += 1
+
+    mine, theirs = trio.testing.memory_stream_pair()
+    theirs.receive_stream.receive_some_hook = count
+    server = HttpServer(echo, LIMITS)
+    client = HttpClient(mine)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_serve, server, theirs)
+        await client.send(b"PUT /a HTTP/1.1\r\nhost: x\r\ncontent-length: 4000\r\n\r\n")
+        for _ in range(4000):  # in 4 s
+            await trio.sleep(0.001)
+            await client.send(b"a")
+        assert (await client.answer("PUT")).json()["body"] == "a" * 4000
+        nursery.cancel_scope.cancel()
+    assert reads < 100
 
 
 async def test_who_asks_whether_to_go_on_is_told_to():
@@ -237,7 +274,7 @@ LARGE = 64 * 1024 + 1
 
 
 @asynccontextmanager
-async def guarded(limits=LIMITS, *, open_to_all=True):
+async def guarded(limits=LIMITS, *, open_to_all=True, size_max=20_000_000):
     """A server that asks who sends it a large body, and how often it asked."""
     asked = []
 
@@ -245,6 +282,7 @@ async def guarded(limits=LIMITS, *, open_to_all=True):
         asked.append(request.path)
         if not open_to_all:
             raise Refused(refusal(401, "not you"))
+        return size_max
 
     mine, theirs = trio.testing.memory_stream_pair()
     server = HttpServer(echo, limits, admit)
@@ -286,8 +324,38 @@ async def test_where_no_bodies_are_wanted_large_ones_are_refused():
         assert (await client.answer("PUT")).status == 413
 
 
+async def test_a_body_of_few_bytes_and_many_values_is_large():
+    async with guarded() as (client, _, asked):
+        few, many = b"[" + b"1," * 300 + b"1]", b"[" + b"1," * 600 + b"1]"
+        await client.send(head(len(few)) + few)
+        assert (await client.answer("PUT")).status == 200
+        assert asked == []
+        await client.send(head(len(many)) + many)
+        assert (await client.answer("PUT")).status == 200
+        assert asked == ["/a"]
+
+
+async def test_a_body_with_too_many_values_is_refused_before_it_has_come():
+    limits = replace(LIMITS, body_values_max=1000)
+    async with guarded(limits) as (client, _, _):
+        await client.send(head(1_000_000) + b"[" + b"[]," * 1000)
+        answer = await client.answer("PUT")
+        assert answer.status == 413
+        assert answer.json()["reason"] == "the body has more than the 1000 values allowed"
+
+
+async def test_a_large_body_has_the_limit_of_its_path():
+    async with guarded(size_max=100_000) as (client, _, _):
+        await client.send(head(100_000) + b"x" * 100_000)
+        assert (await client.answer("PUT")).status == 200
+        await client.send(head(100_001))
+        answer = await client.answer("PUT")
+        assert answer.status == 413
+        assert answer.json()["reason"] == "the body has more than the 100000 bytes allowed"
+
+
 async def test_all_large_bodies_together_have_a_limit():
-    limits = replace(LIMITS, body_size_max=LARGE, bodies_size_max=LARGE)
+    limits = replace(LIMITS, body_size_max=LARGE, bodies_memory_max=2 * LARGE)
     async with guarded(limits) as (client, server, _):
         mine, theirs = trio.testing.memory_stream_pair()
         async with trio.open_nursery() as nursery:
@@ -310,6 +378,17 @@ async def test_all_large_bodies_together_have_a_limit():
 
 async def test_a_silent_connection_is_closed(autojump_clock):
     async with served() as (client, server):
+        started = trio.current_time()
+        assert await client.ended() == b""
+        assert trio.current_time() - started == pytest.approx(LIMITS.first_timeout_s)
+        assert server.connection_count == 0
+
+
+async def test_a_connection_is_kept_longer_after_a_request(autojump_clock):
+    async with served() as (client, server):
+        await trio.sleep(LIMITS.first_timeout_s - 1)
+        await client.send(GET)
+        await client.answer()
         started = trio.current_time()
         assert await client.ended() == b""
         assert trio.current_time() - started == pytest.approx(LIMITS.idle_timeout_s)
@@ -448,27 +527,90 @@ async def test_a_refusal_of_the_handler_is_the_answer():
 # ---- many, and the end ----
 
 
-async def test_one_connection_too_many_hears_so():
-    limits = replace(LIMITS, connections=2)
-    server = HttpServer(echo, limits)
+@asynccontextmanager
+async def crowded(limit, handle=echo, **options):
+    """A server with a limit of connections, and what connects one more client to it."""
+    server = HttpServer(handle, replace(LIMITS, connections=limit), **options)
     async with trio.open_nursery() as nursery:
-        clients = []
-        for _ in range(3):
+
+        async def connect():
             mine, theirs = trio.testing.memory_stream_pair()
             nursery.start_soon(_serve, server, theirs)
             await trio.testing.wait_all_tasks_blocked()
-            clients.append(HttpClient(mine))
-        answer = await clients[2].answer()
-        assert answer.status == 503
-        await clients[2].stream.send_eof()
-        await clients[2].ended()
-        for client in clients[:2]:
-            await client.send(GET)
-            assert (await client.answer()).status == 200
-        await clients[0].stream.aclose()
-        await trio.testing.wait_all_tasks_blocked()
-        assert server.connection_count == 1
+            return HttpClient(mine)
+
+        yield server, connect
         nursery.cancel_scope.cancel()
+
+
+async def asks(client):
+    await client.send(GET)
+    return (await client.answer()).status
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"GET /a HTTP/1.1\r\nhost:", b"PUT /a HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nab"]
+)
+async def test_the_connection_that_waits_longest_makes_room(sent, caplog):
+    async with crowded(2) as (server, connect):
+        first, second = await connect(), await connect()
+        await first.send(sent)
+        await second.send(sent)
+        third = await connect()
+        assert await first.ended() == b""
+        assert await asks(third) == 200
+        fourth = await connect()
+        assert await second.ended() == b""
+        assert await asks(third) == await asks(fourth) == 200
+        assert server.connection_count == 2
+    said = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert said == ["http: 2 connections, the most allowed; silent ones make room"]
+
+
+async def test_a_connection_without_a_request_makes_room_before_one_that_had_an_answer():
+    async with crowded(2) as (_, connect):
+        known = await connect()
+        assert await asks(known) == 200
+        stranger = await connect()
+        third = await connect()
+        assert await stranger.ended() == b""
+        assert await asks(third) == 200
+        fourth = await connect()  # now it is the one that waits longest
+        assert await known.ended() == b""
+        assert await asks(fourth) == 200
+
+
+async def test_a_request_that_is_handled_makes_no_room():
+    done = trio.Event()
+
+    async def handle(request: Request) -> Response:
+        await done.wait()
+        return await echo(request)
+
+    async with crowded(2, handle) as (server, connect):
+        clients = [await connect(), await connect()]
+        for client in clients:
+            await client.send(GET)
+        await trio.testing.wait_all_tasks_blocked()
+        third = await connect()
+        assert (await third.answer()).status == 503
+        done.set()
+        for client in clients:
+            assert (await client.answer()).status == 200
+        assert server.connection_count == 2
+
+
+async def test_a_large_body_that_was_let_in_makes_no_room():
+    async def admit(request):
+        return LARGE
+
+    async with crowded(1, admit=admit) as (_, connect):
+        client = await connect()
+        await client.send(head(LARGE))
+        await trio.testing.wait_all_tasks_blocked()
+        assert (await (await connect()).answer()).status == 503
+        await client.send(b"x" * LARGE)
+        assert (await client.answer("PUT")).status == 200
 
 
 async def test_a_stop_closes_idle_connections_at_once(autojump_clock):

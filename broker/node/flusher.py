@@ -92,9 +92,8 @@ class Flusher:
         self._now_ms = now_ms
         self._journal_directory = journal_directory
         self._journal_size_max = journal_size_max
-        self._journal_number = journal_number
-        self._journal_salt = os.urandom(journal.SALT_SIZE)
-        self._journal_size = 0
+        self._spare_journal = ""
+        self._begin_journal(journal_number)
         self._oldest_journal = journal_number
         self._journaled: dict[Store, None] = {}
         self._appended: dict[Store, None] = {}
@@ -253,18 +252,24 @@ class Flusher:
         return direct, together + [store for store in others if store.log.syncs or store.log.writing]
 
     def _to_journal(self, job: Job, stores: list[Store]) -> None:
-        self.journaled_commits += 1
-        number = self._journal_number
         parts: list[bytes] = []
         settlement_parts: list[bytes] = []
         now_ms = self._now_ms()
         for store in stores:
-            store.to_journal(number, now_ms, parts, settlement_parts)
-        octets = journal.encode_record(self._journal_salt, parts + settlement_parts)
-        path = journal.path(self._journal_directory, number, self._journal_salt)
-        job.record = Write(path, self._journal_size, [octets], True, self._journal_size == 0)
-        self._journal_size += len(octets)
-        self._journaled.update(dict.fromkeys(stores))
+            before = len(parts) + len(settlement_parts)
+            store.to_journal(now_ms, parts, settlement_parts)
+            if len(parts) + len(settlement_parts) > before:
+                store.journal_number = self._journal_number
+                self._journaled[store] = None
+        parts += settlement_parts
+        if not parts:
+            return  # the journal has it all
+        self.journaled_commits += 1
+        record = journal.encode_record(self._journal_salt, parts)
+        job.record = Write(self._journal_path, self._journal_size, record, True, self._journal_size == 0)
+        if not self._journal_size:
+            job.record.reused, self._spare_journal = self._spare_journal, ""
+        self._journal_size += sum(map(len, record))
 
     def _checkpoint_wanted(self) -> bool:
         return self._checkpoint_due or self._journal_size > self._journal_size_max
@@ -274,8 +279,9 @@ class Flusher:
 
         1. later commits go to a new journal       crash: both are laid over the logs
         2. the files get what the old one holds     crash: the old one is laid over again
-        3. they are synced, and the old one removed   crash: it may be back, and is laid over again
-        4. that it is gone is synced                  only now may files go that it could bring back
+        3. they are synced, and the old one renamed   crash: it may be back, and is laid over again
+        4. its new name is synced                     only now may files go that it could bring back
+        5. the journal behind the next gets the file  crash: its records have another salt than what is left there
         """
         self._checkpoint_due = False
         self._checkpointing = True
@@ -286,12 +292,15 @@ class Flusher:
             job.settlements += settlements
         job.stores += self._journaled
         self._journaled = {}
-        job.removals.append(journal.path(self._journal_directory, self._journal_number, self._journal_salt))
-        job.names = self._journal_directory
-        self._journal_number += 1
-        self._journal_salt = os.urandom(journal.SALT_SIZE)
-        self._journal_size = 0
+        job.retired = self._journal_path
+        self._begin_journal(self._journal_number + 1)
         self._mover.do(job)
+
+    def _begin_journal(self, number: int) -> None:
+        self._journal_number = number
+        self._journal_salt = os.urandom(journal.SALT_SIZE)
+        self._journal_path = journal.path(self._journal_directory, number, self._journal_salt)
+        self._journal_size = 0
 
     def _ring(self, job: Job) -> None:
         """In a thread: tell the loop."""
@@ -327,6 +336,7 @@ class Flusher:
         elif job.commit is None:
             self._checkpointing = False
             self._oldest_journal = self._journal_number
+            self._keep_spare(journal.spare_path(job.retired))
         else:
             self._running = None
             job.commit.done = True
@@ -340,6 +350,13 @@ class Flusher:
                 self._remove_directory(store)
             else:
                 self.remove(store.drop_settled())
+
+    def _keep_spare(self, path: str) -> None:
+        """One is enough."""
+        if self._spare_journal:
+            self.remove([path])
+        else:
+            self._spare_journal = path
 
     def tidy(self) -> None:
         """Let empty logs go and sparse segments be written anew, one at a time; called now and then."""
@@ -442,3 +459,5 @@ class Flusher:
             self._mover.stop()
             self._compactor.stop()
             os.close(self._bell)
+        if self._spare_journal:
+            self._files.remove(self._spare_journal)

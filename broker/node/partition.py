@@ -389,10 +389,7 @@ class Partition:
 
     # ---- what the flusher asks for ----
 
-    def to_journal(
-        self, number: int, now_ms: int, batch_parts: list[bytes], settlement_parts: list[bytes]
-    ) -> None:
-        self.journal_number = number
+    def to_journal(self, now_ms: int, batch_parts: list[bytes], settlement_parts: list[bytes]) -> None:
         for batch in self._waiting[self._journaled :]:
             batch_parts.append(journal.whole_batch_entry(self.log.id, batch.size))
             batch_parts += batch.buffers

@@ -186,13 +186,11 @@ class QueueStore:
 
     def to_journal(
         self,
-        number: int,
         now_ms: int,
         batch_parts: list[bytes],
         settlement_parts: list[bytes],
     ) -> None:
-        """Add the entries for what no journal holds yet; the one with this number is going to."""
-        self.journal_number = number
+        """Add the entries for what no journal holds yet."""
         log_id = self.log.id
         for group in _groups(self._pushed[self._journaled :]):
             payload = _encode(group)

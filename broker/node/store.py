@@ -21,10 +21,8 @@ class Store(Protocol):
     journal_number: int
     """The newest journal that holds something of it; 0 is none."""
 
-    def to_journal(
-        self, number: int, now_ms: int, batch_parts: list[bytes], settlement_parts: list[bytes]
-    ) -> None:
-        """Add the entries for what no journal holds yet; the one with this number is going to."""
+    def to_journal(self, now_ms: int, batch_parts: list[bytes], settlement_parts: list[bytes]) -> None:
+        """Add the entries for what no journal holds yet."""
         ...
 
     def for_files(self, *, journaled_only: bool, settlements: bool) -> tuple[list[Write], list[Write]]:

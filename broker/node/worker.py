@@ -3,7 +3,7 @@
 Flow:   the flusher makes jobs of what its commits and checkpoints need and gives each to one of its
         workers, which calls `finished` when it is done; the flusher hears of it in the loop.
 Shape:  what a job has in it is done in this order: definitions, journal, messages, settlements, rewriting, a step of
-        a long work, removals.
+        a long work, removals, a journal that is retired.
 Limits: a worker holds at most 256 files open.
 Why:    Every step may be done twice, so that a full disk only means to wait and begin again. Any other
         refusal of the disk ends the job, and with it the process.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import queue
 import threading
 import time
@@ -21,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from broker.node.definitions import Change, DefinitionStore
+from broker.storage import journal
 from broker.storage.errors import CorruptLog, DiskFull
 from broker.storage.file import Files, Handles
 from broker.storage.rewrite import Rewritten, rewrite
@@ -92,8 +94,8 @@ class Job:
     problem: Problem | None = None
     """Why the step was not carried out."""
     removals: list[str] = field(default_factory=list)
-    names: str = ""
-    """A directory from which the removals must be safe before anybody relies on them."""
+    retired: str = ""
+    """A journal of which everything is in the files: it becomes a spare, and that is safe when the job is done."""
     stores: list[Store] = field(default_factory=list)
     """Whose files are written; they hear of it when the job is done."""
     commit: Commit | None = None
@@ -172,9 +174,15 @@ class Worker:
             self._rewrite(job.rewrite)
         if job.step is not None:
             self._take_step(job, job.step)
-        remove_files(self._files, job.removals)
-        if job.names:
-            self._files.sync_directory(job.names)
+        if job.removals:
+            remove_files(self._files, job.removals)
+        if job.retired:
+            self._retire(job.retired)
+
+    def _retire(self, path: str) -> None:
+        if self._files.size(path) >= 0:
+            self._files.rename(path, journal.spare_path(path))
+        self._files.sync_directory(os.path.dirname(path))
 
     def _rewrite(self, asked: Rewrite) -> None:
         try:

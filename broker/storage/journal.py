@@ -1,7 +1,8 @@
 """The journal: one file that makes a commit to many logs safe with one sync.
 
 Flow:   the flusher encodes a commit as one record and syncs it; the logs' files follow at leisure, and
-        when they are synced too the journal is dropped. Recovery lays what it holds over the logs.
+        when they are synced too the journal is retired: its file becomes a spare, which is the next journal's but
+        one, or is removed. Recovery lays what journals hold over the logs, and removes spares.
 Shape:  `<number, 20 digits>-<salt, 16 hex digits>.journal` in the journal folder, big endian, records one
         after another
         salt, 8 octets | size u32 of the entries | crc u32 of the entries | entry*
@@ -9,11 +10,15 @@ Shape:  `<number, 20 digits>-<salt, 16 hex digits>.journal` in the journal folde
                | record count u32 | attributes u16 | base timestamp u64 | max timestamp u64 | payload
         entry: kind u8 = 2, settlements | log id u64 | length u32 | (see `settlements`)
         entry: kind u8 = 3, a whole batch | log id u64 | length u32 | (see `batch`)
+        Behind the last record there may be those of the journal that had the file before, with another salt.
 Limits: 4 GiB a record, from its size; the node starts another file at `journal_size_max`.
 Why:    A record is kept or cut whole, so that what must happen together, as a transaction's publishes
         and acknowledgements, goes into one. 200 files took 40 ms with a sync each, one journal 0.8 ms.
         The salt is chosen anew for each file: behind a damaged record the next one is found by it, and
         nothing that a client ever sent can be taken for one.
+        A file that is written over has its blocks and its size already: a sync writes nothing but data, and
+        took 130 µs for records of 1 to 60 KiB where one of a growing file took 220 to 270 (ext4 without a
+        journal of its own; with one, the difference is larger).
         The entries are not batches yet, as what goes to the files later is put together by then: a
         queue that got a message in each of 200 commits gets one batch of 200.
 """
@@ -36,6 +41,7 @@ from broker.storage.settlements import Settlement, decode_entries, encode_entrie
 JOURNAL_SUFFIX: Final = ".journal"
 SALT_SIZE: Final = 8
 
+_SPARE_SUFFIX = ".spare"
 _NAME = re.compile(rf"(\d{{20}})-([0-9a-f]{{{2 * SALT_SIZE}}})\{JOURNAL_SUFFIX}")
 _RECORD = struct.Struct(f">{SALT_SIZE}sII")
 _ENTRY = struct.Struct(">BQI")
@@ -91,10 +97,16 @@ def settlements_entry(log_id: int, settlements: Sequence[Settlement]) -> bytes:
     return _ENTRY.pack(_SETTLEMENTS, log_id, len(octets)) + octets
 
 
-def encode_record(salt: bytes, parts: Sequence[bytes]) -> bytes:
-    """The record of one commit, of entries in pieces: all batches, then all settlements."""
+def spare_path(path: str) -> str:
+    """What a journal is called that nobody needs any more: recovery does not take it for one."""
+    return path + _SPARE_SUFFIX
+
+
+def encode_record(salt: bytes, parts: Sequence[bytes]) -> list[bytes]:
+    """The record of one commit in two pieces, of entries in pieces: all batches, then all settlements; one at least."""
+    assert parts
     body = b"".join(parts)
-    return _RECORD.pack(salt, len(body), google_crc32c.value(body)) + body
+    return [_RECORD.pack(salt, len(body), google_crc32c.value(body)), body]
 
 
 @dataclass(slots=True, eq=False)
@@ -106,7 +118,7 @@ class JournalReport:
     next_number: int = 1
     paths: list[str] = field(default_factory=list)
     cut: list[str] = field(default_factory=list)
-    """A line for each file that ended in the middle of a record, which was never confirmed."""
+    """A line for each file whose last record was not finished, and never confirmed."""
     damaged: list[str] = field(default_factory=list)
     """A line for each place with whole records behind it that are read nevertheless."""
 
@@ -119,10 +131,12 @@ def recover(files: Files, directory: str) -> JournalReport:
     report = JournalReport()
     reader = files.handles(1)
     for name in files.names(directory):
+        found = f"{directory}/{name}"
+        if name.endswith(f"{JOURNAL_SUFFIX}{_SPARE_SUFFIX}"):
+            files.remove(found)
         known = _NAME.fullmatch(name)
         if known is None:
             continue
-        found = f"{directory}/{name}"
         octets = reader.read(found, 0, max(files.size(found), 0))
         reader.sync(found)
         _read_records(octets, bytes.fromhex(known[2]), found, report)
@@ -145,10 +159,11 @@ def _read_records(octets: bytes, salt: bytes, found: str, report: JournalReport)
         following = octets.find(salt, at + 1)
         while following >= 0 and not _record_end(octets, following, salt):
             following = octets.find(salt, following + 1)
-        size = (len(octets) if following < 0 else following) - at
         if following < 0:
-            report.cut.append(f"{found}: {size} octets after the last whole record are cut")
+            if octets.startswith(salt, at):
+                report.cut.append(f"{found}: a record at octet {at} was not finished, and is cut")
             return
+        size = following - at
         report.damaged.append(f"{found} at octet {at}: {size} octets are no records and passed over")
         at = following
 
@@ -160,7 +175,8 @@ def _record_end(octets: bytes, at: int, salt: bytes) -> int:
     _, size, crc = _RECORD.unpack_from(octets, at)
     start = at + _RECORD.size
     end: int = start + size
-    return 0 if end > len(octets) or google_crc32c.value(octets[start:end]) != crc else end
+    whole = size and end <= len(octets) and google_crc32c.value(octets[start:end]) == crc
+    return end if whole else 0
 
 
 def _read_entries(octets: bytes, at: int, end: int) -> list[Entry]:

@@ -31,12 +31,16 @@ class Write:
     """With `sync`, what the file has before them must be on the disk as well, and may not be yet."""
     last: bool = False
     """Nothing more comes to this file."""
+    reused: str = ""
+    """A file that gets this one's name first, and is written over."""
 
     def carry_out(self, files: Files, handles: Handles) -> None:
         """Twice is harmless. Raises DiskFull or SyncFailed."""
-        directory = os.path.dirname(self.path)
         if self.created:
+            directory = os.path.dirname(self.path)
             files.make_directory(directory)
+            if self.reused and files.size(self.reused) >= 0:
+                files.rename(self.reused, self.path)
         if self.buffers or not self.position:
             whole = self.sync and not self.behind_unsynced
             handles.write(self.path, self.position, self.buffers, sync=whole)

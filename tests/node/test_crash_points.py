@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 
 import pytest
 
@@ -116,6 +117,55 @@ def test_a_commit_to_many_logs_is_kept_or_cut_whole():
         assert len(set(found)) == 1
         outcomes.add(found[0])
     assert outcomes == {(), (b"1", b"2")}
+
+
+def reusing(*later: bytes) -> SteppedNode:
+    """A commit to three logs in the file that a journal had before, with these messages for each; not carried out yet."""
+    node = opened("a", "b", "c")
+    journaled(node, "a", "b", "c", count=3)
+    node.finish()
+    for name in "abc":
+        node.publish(name, *later)
+    node.end_pass()
+    record = node.writer.jobs[0].record
+    assert record is not None
+    assert record.reused
+    return node
+
+
+def test_a_commit_in_the_file_of_an_earlier_journal_is_kept_or_cut_whole():
+    earlier = {name: [b"%s-%d" % (name.encode(), number) for number in range(3)] for name in "abc"}
+    outcomes = set()
+    for node in crashes(partial(reusing, b"later")):
+        found = {name: node.stored(name) for name in "abc"}
+        assert [found[name][:3] for name in "abc"] == list(earlier.values())
+        assert len({tuple(found[name][3:]) for name in "abc"}) == 1
+        outcomes.add(tuple(found["a"][3:]))
+    assert outcomes == {(), (b"later",)}
+
+
+def test_what_a_journal_has_in_the_file_of_an_earlier_one_is_there_after_a_crash():
+    for seed in SEEDS:
+        node = reusing(b"one")
+        node.commit()
+        for name in "abc":
+            node.publish(name, b"two")
+        node.commit()
+        crashed = node.crash(seed)
+        assert [crashed.stored(name)[3:] for name in "abc"] == [[b"one", b"two"]] * 3
+        crashed.abandon()
+
+
+def test_what_is_in_the_file_of_an_earlier_journal_survives_a_crash_in_the_checkpoint():
+    def play() -> SteppedNode:
+        node = reusing(b"later")
+        node.commit()
+        node.node.flusher.checkpoint_soon()
+        node.end_pass()
+        return node
+
+    for node in crashes(play):
+        assert [node.stored(name)[3:] for name in "abc"] == [[b"later"]] * 3
 
 
 def test_what_the_journal_has_survives_a_crash_in_the_checkpoint():

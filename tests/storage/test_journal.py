@@ -13,7 +13,7 @@ def record(salt: bytes, log_id: int, offset: int, payload: bytes, *settled: Sett
     parts = [journal.batch_entry(log_id, offset, 2, TRANSIENT, 5, 6, len(payload)), payload]
     if settled:
         parts.append(journal.settlements_entry(log_id, settled))
-    return journal.encode_record(salt, parts)
+    return b"".join(journal.encode_record(salt, parts))
 
 
 def recovered(files: dict[str, bytes]) -> journal.JournalReport:
@@ -50,13 +50,31 @@ def test_files_are_read_in_the_order_of_their_numbers():
     assert [entry.log_id for entry in recovered(files).entries] == [2, 9, 10]
 
 
-def test_a_record_of_another_file_is_none():
-    """A file system may give a new file the octets of one that was removed."""
+def test_records_of_the_journal_that_had_the_file_before_are_none():
     others = record(b"othersal", 1, 0, b"x")
     path = journal.path(DIRECTORY, 1, SALT)
-    report = recovered({path: record(SALT, 2, 0, b"x") + others})
+    for rest in (others, others[5:], bytes(100)):
+        report = recovered({path: record(SALT, 2, 0, b"x") + rest})
+        assert [entry.log_id for entry in report.entries] == [2]
+        assert (report.cut, report.damaged) == ([], [])
+
+
+def test_a_record_that_was_not_finished_is_cut():
+    others = record(b"othersal", 1, 0, b"x" * 100)
+    path = journal.path(DIRECTORY, 1, SALT)
+    whole, torn = record(SALT, 2, 0, b"x"), record(SALT, 3, 0, b"y" * 50)[:40]
+    report = recovered({path: whole + torn + others[40:]})
     assert [entry.log_id for entry in report.entries] == [2]
-    assert report.cut == [f"{path}: {len(others)} octets after the last whole record are cut"]
+    assert report.cut == [f"{path}: a record at octet {len(whole)} was not finished, and is cut"]
+
+
+def test_spares_are_removed():
+    on = FakeFiles()
+    on.make_directory(DIRECTORY)
+    path = journal.path(DIRECTORY, 1, SALT)
+    on.put(journal.spare_path(path), record(SALT, 1, 0, b"x"))
+    report = journal.recover(on, DIRECTORY)
+    assert (report.entries, report.paths, on.paths()) == ([], [], [])
 
 
 def test_a_record_in_a_message_is_none():

@@ -148,7 +148,7 @@ def test_whole_batches_come_back_from_the_journal(found):
     parts.append(journal.settlements_entry(3, [settled]))
     files = FakeFiles()
     files.make_directory("/journal")
-    files.put(journal.path("/journal", 1, salt), journal.encode_record(salt, parts))
+    files.put(journal.path("/journal", 1, salt), b"".join(journal.encode_record(salt, parts)))
     report = journal.recover(files, "/journal")
     *entries, last = report.entries
     assert [octets_of(batch) for entry in entries for batch in entry.batches] == made

@@ -26,7 +26,7 @@ from __future__ import annotations
 import random
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 from weakref import WeakSet
@@ -258,14 +258,15 @@ class FakeFiles:
             }
             return sorted(found)
 
-    def make_directory(self, path: str) -> None:
+    def make_directory(self, path: str, *, sync: bool = True) -> None:
         with self._lock:
             if path in self._directories or not path:
                 return
             self._step("make_directory", path)
             self.make_directory(_directory(path))
             self._directories.add(path)
-            self._make_safe(_directory(path))
+            if sync:
+                self._make_safe(_directory(path))
 
     def size(self, path: str) -> int:
         with self._lock:
@@ -307,6 +308,13 @@ class FakeFiles:
             if path not in self._directories:
                 raise SyncFailed(f"{path}: No such file or directory")
             self._make_safe(path)
+
+    def sync_all(self, paths: Collection[str], directories: Collection[str]) -> None:
+        handles = self.handles(1)
+        for path in paths:
+            handles.sync(path)
+        for path in directories:
+            self.sync_directory(path)
 
     def reserve(self, path: str, size: int) -> None:
         with self._lock:

@@ -436,12 +436,13 @@ class Node:
 
         found = self._definitions.read_all()
         self.topology.load(found, open_queue_log)
-        self.topics.load_all(found, logs.open)
+        self.topics.load_all(found, logs.open, logs.unsynced)
         self.topology.load_bindings(found)
         self.accounts.load(found)
         self.producer_ids.load(found)
         self.groups.load()
         logs.all_are_open(self._journal_directory)
+        self.topics.note_safe()
         logs.remove_strangers(
             self.topology.queue_directory(0),
             {str(store.log.id) for store in map(self.topology.store_of, self.topology.queues())},

@@ -36,6 +36,7 @@ from broker.storage.log import Log
 from broker.storage.noted import SAFE
 from broker.storage.segment import SETTLED_SUFFIX, Segment
 from broker.storage.settlements import Settlement
+from broker.storage.unsynced import Unsynced
 from broker.storage.write import Write
 
 if TYPE_CHECKING:
@@ -471,21 +472,18 @@ class Partition:
 
     # ---- at start ----
 
-    def make_safe(self) -> None:
+    def make_safe(self, unsynced: Unsynced) -> None:
         """What a process that was killed has written may not be on the disk, and is read from now on."""
         for segment in self.log.segments[-1:]:
-            paths = []
-            if segment.unsynced and self.settings.syncs:
-                paths.append(segment.log_path)
+            if self.log.next_offset <= self.log.safe:  # it was stopped, and not killed
+                segment.unsynced = segment.unnamed = False
+                self._noted_size = segment.size
+            elif segment.unsynced and self.settings.syncs:
+                unsynced.add(segment.log_path)
                 segment.unsynced = segment.unnamed = False
             if segment.settled_unsynced:
-                paths.append(segment.path(SETTLED_SUFFIX))
+                unsynced.add(segment.path(SETTLED_SUFFIX))
                 segment.settled_unsynced = segment.settled_unnamed = False
-            for path in paths:
-                self._reader.sync(path)
-            if paths:
-                self._files.sync_directory(self.log.directory)
-        self.note_safe()
 
     def restore_producers(self) -> None:
         """From the newest snapshot that can be read, and the headers of the batches behind it."""

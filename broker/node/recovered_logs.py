@@ -12,6 +12,7 @@ from collections.abc import Callable
 from broker.storage import journal, recovery
 from broker.storage.file import Files, Handles
 from broker.storage.log import Log
+from broker.storage.unsynced import Unsynced
 
 logger = logging.getLogger("broker.node")
 
@@ -27,6 +28,8 @@ class RecoveredLogs:
         self._reader = reader
         self._journal = found
         self._known_id = known_id
+        self.unsynced = Unsynced()
+        """Is synced before the journal goes."""
         self._by_log: dict[int, list[journal.Entry]] = {}
         for entry in found.entries:
             self._by_log.setdefault(entry.log_id, []).append(entry)
@@ -48,6 +51,7 @@ class RecoveredLogs:
             journal=self._by_log.get(id, ()),
             settles=settles,
             syncs=syncs,
+            later=self.unsynced,
         )
         missing = "nothing that was confirmed is missing" if syncs else "it was confirmed without a sync"
         for line in report.cut:
@@ -58,7 +62,8 @@ class RecoveredLogs:
         return log
 
     def all_are_open(self, journal_directory: str) -> None:
-        """They have what the journal held."""
+        """They have what the journal held. Raises SyncFailed."""
+        self.unsynced.sync(self._files)
         for path in self._journal.paths:
             self._files.remove(path)
         self._files.sync_directory(journal_directory)

@@ -41,6 +41,7 @@ from broker.node.topic_sink import TopicSink
 from broker.node.topology import Topology
 from broker.storage.file import Files, Handles
 from broker.storage.log import Log
+from broker.storage.unsynced import Unsynced
 
 logger = logging.getLogger("broker.node")
 
@@ -400,15 +401,17 @@ class Topics:
             for partition in topic.partitions:
                 partition.note_safe()
 
-    def load_all(self, found: Mapping[str, dict[str, Any]], open_log: OpenLog) -> None:
-        """Those among all definitions that were found."""
+    def load_all(self, found: Mapping[str, dict[str, Any]], open_log: OpenLog, unsynced: Unsynced) -> None:
+        """Those among all definitions that were found; `unsynced` gets what must be synced before others see it."""
         for known, value in found.items():
             kind, names = names_of(known)
             if kind == TOPIC:
                 vhost, name = names
-                self._load(vhost, name, value, open_log)
+                self._load(vhost, name, value, open_log, unsynced)
 
-    def _load(self, vhost: str, name: str, value: dict[str, Any], open_log: OpenLog) -> None:
+    def _load(
+        self, vhost: str, name: str, value: dict[str, Any], open_log: OpenLog, unsynced: Unsynced
+    ) -> None:
         """Bring a topic back, with its logs."""
         configs = value["configs"]
         topic = Topic(name, vhost, value["id"], configs, read_settings(configs), internal=value["internal"])
@@ -418,7 +421,7 @@ class Topics:
             log = open_log(id, self.directory(id), spoken, size, topic.settings.syncs)
             topic.partitions.append(self._partition_of(topic, number, log))
             self._count(1)
-            topic.partitions[number].make_safe()
+            topic.partitions[number].make_safe(unsynced)
             topic.partitions[number].restore_producers()
         self._remember(topic)
 

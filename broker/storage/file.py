@@ -16,7 +16,7 @@ import os
 import shutil
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Protocol
@@ -28,6 +28,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 # Linux takes at most 1,024 buffers a call.
 _BUFFERS_MAX = 1024
+# That wait for the disk at the same time.
+_SYNC_THREADS = 16
 
 
 class FileRange:
@@ -116,8 +118,8 @@ class Files(Protocol):
     def names(self, directory: str) -> list[str]:
         """What is in a directory, sorted; nothing if it is missing."""
 
-    def make_directory(self, path: str) -> None:
-        """With its parents; each new name is synced into the directory above it."""
+    def make_directory(self, path: str, *, sync: bool = True) -> None:
+        """With its parents; each new name is synced into the directory above it, its own only with `sync`."""
 
     def size(self, path: str) -> int:
         """Octets; -1 if there is no such file."""
@@ -135,6 +137,9 @@ class Files(Protocol):
 
     def sync_directory(self, path: str) -> None:
         """Make the names in a directory safe."""
+
+    def sync_all(self, paths: Collection[str], directories: Collection[str]) -> None:
+        """Sync files, and then the names in directories, many at the same time."""
 
     def reserve(self, path: str, size: int) -> None:
         """Make a file that occupies `size` octets. Raises DiskFull."""
@@ -280,6 +285,41 @@ def _write_synced(descriptor: int, position: int, buffers: Sequence[bytes]) -> b
         raise
 
 
+def _sync_file(path: str) -> None:
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise SyncFailed(f"{path}: {error.strerror}") from error
+
+
+def _for_each(call: Callable[[str], None], paths: Collection[str]) -> None:
+    """In threads, which wait together. Raises what the first failing call raises, when the others are done."""
+    left = deque(paths)
+    errors: list[Exception] = []
+
+    def work() -> None:
+        while not errors:
+            try:
+                call(left.popleft())
+            except IndexError:
+                return
+            except Exception as error:
+                errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(min(_SYNC_THREADS, len(left)) - 1)]
+    for thread in threads:
+        thread.start()
+    work()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
 def _write_all(descriptor: int, position: int, buffers: Sequence[bytes]) -> None:
     for start in range(0, len(buffers), _BUFFERS_MAX):
         some = buffers[start : start + _BUFFERS_MAX]
@@ -322,14 +362,15 @@ class Disk:
         except FileNotFoundError:
             return []
 
-    def make_directory(self, path: str) -> None:
+    def make_directory(self, path: str, *, sync: bool = True) -> None:
         if os.path.isdir(path):
             return
         parent = os.path.dirname(path) or "."
         self.make_directory(parent)
         with _refusals(path):
             os.mkdir(path, 0o750)
-        self.sync_directory(parent)
+        if sync:
+            self.sync_directory(parent)
 
     def size(self, path: str) -> int:
         try:
@@ -370,6 +411,10 @@ class Disk:
                 os.close(descriptor)
         except OSError as error:
             raise SyncFailed(f"{path}: {error.strerror}") from error
+
+    def sync_all(self, paths: Collection[str], directories: Collection[str]) -> None:
+        _for_each(_sync_file, paths)
+        _for_each(self.sync_directory, directories)
 
     def reserve(self, path: str, size: int) -> None:
         with _refusals(path):

@@ -59,6 +59,7 @@ class Log:
         "mark",
         "next_offset",
         "roll_due",
+        "safe",
         "settles",
         "syncs",
         "writing",
@@ -91,6 +92,8 @@ class Log:
         """What is written is on the disk when it is done; otherwise only when its segment is full."""
         self.roll_due = False
         """The next batch begins another segment."""
+        self.safe = 0
+        """Every record before it was on the disk when the log was opened."""
         self._reader = SegmentReader(reader)
         self._segments = segments
         self.segment_size_max = segment_size_max

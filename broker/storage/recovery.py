@@ -49,6 +49,7 @@ from broker.storage.segment import (
     base_of,
 )
 from broker.storage.settlements import Blocks, Settlement, decode_blocks, encode_block
+from broker.storage.unsynced import Unsynced
 from broker.storage.write import remove_files
 
 _WRITE_HANDLES = 4
@@ -91,10 +92,11 @@ def open_log(
     journal: Sequence[Entry] = (),
     settles: bool = True,
     syncs: bool = True,
+    later: Unsynced | None = None,
 ) -> tuple[Log, Report]:
     """The log in `directory`, with what the journal holds of it laid over; a missing one is empty.
 
-    What the journal holds is safe in the files when this returns. `settles` says that its records are settled one
+    What the journal holds is safe in the files when this returns, or when `later` is synced. `settles` says that its records are settled one
     by one, so that offsets that are missing must be known; a compacted log is full of them. If they are not, the
     offsets of what was not compacted yet are dense. `syncs` says that what was confirmed was synced before.
     """
@@ -116,16 +118,21 @@ def open_log(
     next_offset = segments[-1].next_offset if segments else 0
     log = Log(id, directory, reader, segments, next_offset, segment_size_max, settles=settles)
     log.begun = begun
-    _remove_orphans(files, log, names, (INDEX_SUFFIX, PRODUCERS_SUFFIX))
-    _lay_over(files, log, journaled)
+    log.safe = safe
+    unsynced = Unsynced() if later is None else later
+    remove_files(files, _orphans(log, names, (INDEX_SUFFIX, PRODUCERS_SUFFIX)))
+    _lay_over(files, log, journaled, unsynced)
     if journaled:
-        _sync_end(files, log)
+        _sync_end(log, unsynced)
     settled = _take_settlements(log, _read_settlements(files, reader, log, names, report))
     settled += [one for entry in journal for one in entry.settlements]
     if settled:
-        _carry_out(files, log, [], settled)
+        _carry_out(files, log, [], settled, unsynced)
         _settle(log, settled)
-    _remove_orphans(files, log, names, (SETTLED_SUFFIX,))  # what they say is safe elsewhere only now
+    orphans = _orphans(log, names, (SETTLED_SUFFIX,))
+    if orphans or later is None:
+        unsynced.sync(files)
+    remove_files(files, orphans)  # what they say is safe elsewhere only now
     if log.next_offset < safe:
         report.damaged.append(f"{directory}: it ends at offset {log.next_offset}, where {safe} was next")
         log.next_offset = safe  # somebody has seen what is missing
@@ -416,7 +423,7 @@ def _settle(log: Log, entries: Iterable[Settlement]) -> None:
             log.next_offset = max(log.next_offset, entry.first)
 
 
-def _lay_over(files: Files, log: Log, journaled: Sequence[Batch]) -> None:
+def _lay_over(files: Files, log: Log, journaled: Sequence[Batch], unsynced: Unsynced) -> None:
     """Write into the files what only the journal has; twice is harmless."""
     appended: list[Batch] = []
     end = log.segments[-1].next_offset if log.segments else 0
@@ -426,34 +433,37 @@ def _lay_over(files: Files, log: Log, journaled: Sequence[Batch]) -> None:
             end = batch.next_offset
     if appended:
         log.next_offset = appended[0].base_offset
-        _carry_out(files, log, appended, [])
+        _carry_out(files, log, appended, [], unsynced)
 
 
-def _sync_end(files: Files, log: Log) -> None:
+def _sync_end(log: Log, unsynced: Unsynced) -> None:
     """What a killed process has moved from the journal may not be on the disk: the journal goes when all logs are open."""
     for segment in log.segments[-1:]:
         if segment.unsynced:
-            writer = files.handles(1)
-            writer.sync(segment.log_path)
-            writer.close()
-            files.sync_directory(log.directory)
+            unsynced.add(segment.log_path)
             segment.unsynced = segment.unnamed = False
 
 
-def _carry_out(files: Files, log: Log, appended: list[Batch], settled: list[Settlement]) -> None:
+def _carry_out(
+    files: Files, log: Log, appended: list[Batch], settled: list[Settlement], unsynced: Unsynced
+) -> None:
+    """The journal stays until all is synced. That a segment exists says that the one before it is: two are not left so."""
     writer = files.handles(_WRITE_HANDLES)
-    for write in itertools.chain(*log.write(appended, settled)):
-        write.carry_out(files, writer)
+    written, settlements = log.write(appended, settled)
+    for write in (*written, *settlements):
+        if len(written) > 1:
+            write.carry_out(files, writer)
+        else:
+            write.carry_out_unsynced(files, writer, unsynced)
     writer.close()
     log.written()
 
 
-def _remove_orphans(files: Files, log: Log, names: list[str], suffixes: Sequence[str]) -> None:
+def _orphans(log: Log, names: list[str], suffixes: Sequence[str]) -> list[str]:
     """A crash between removing a segment and its companions leaves these."""
     known = {None, *(segment.base_offset for segment in log.segments)}
-    orphans = [
+    return [
         f"{log.directory}/{name}"
         for name in names
         if any(base_of(name, suffix) not in known for suffix in suffixes)
     ]
-    remove_files(files, orphans)

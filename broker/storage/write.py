@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from broker.storage.file import Files, Handles
 from broker.storage.index import IndexFile, encode
 from broker.storage.segment import INDEX_SUFFIX, JOINED_SUFFIX, SETTLED_SUFFIX, Segment
+from broker.storage.unsynced import Unsynced
 
 
 @dataclass(slots=True, eq=False)
@@ -48,6 +49,20 @@ class Write:
             handles.sync(self.path)
         if self.created:
             files.sync_directory(directory)
+        if self.last:
+            handles.forget(self.path)
+
+    def carry_out_unsynced(self, files: Files, handles: Handles, unsynced: Unsynced) -> None:
+        """The same, where `unsynced` gets what is still to be synced. Raises DiskFull."""
+        directory = os.path.dirname(self.path)
+        if self.created:
+            files.make_directory(directory, sync=False)
+            unsynced.add_directory(os.path.dirname(directory))
+            unsynced.add_directory(directory)
+        if self.buffers or not self.position:
+            handles.write(self.path, self.position, self.buffers)
+        if self.sync:
+            unsynced.add(self.path)
         if self.last:
             handles.forget(self.path)
 

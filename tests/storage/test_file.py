@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import threading
 from pathlib import Path
@@ -293,3 +294,38 @@ def test_a_file_that_cannot_be_read_is_no_peer_that_is_gone(disk, tmp_path, monk
     with pytest.raises(raised):
         part.send(1)
     handles.close()
+
+
+# ---- many at the same time ----
+
+
+def test_all_files_are_synced_and_then_all_directories(disk, tmp_path, monkeypatch):
+    paths = [str(tmp_path / f"{number}") for number in range(100)]
+    for path in paths:
+        Path(path).write_bytes(b"x")
+    calls: list[str] = []
+    threads: set[int] = set()
+    together, begun = threading.Barrier(4, timeout=10), itertools.count()
+
+    def noted(name: str, descriptor: int) -> None:
+        if next(begun) < 4:
+            together.wait()
+        threads.add(threading.get_ident())
+        calls.append(f"{name} {os.readlink(f'/proc/self/fd/{descriptor}')}")
+
+    monkeypatch.setattr(os, "fdatasync", lambda descriptor: noted("file", descriptor))
+    monkeypatch.setattr(os, "fsync", lambda descriptor: noted("directory", descriptor))
+    disk.sync_all(paths, [str(tmp_path)])
+    assert sorted(calls[:-1]) == sorted(f"file {path}" for path in paths)
+    assert calls[-1] == f"directory {tmp_path}"
+    assert 4 <= len(threads) <= 16
+    assert open_descriptors(tmp_path) == []
+
+
+def test_one_that_cannot_be_synced_is_told(disk, tmp_path):
+    paths = [str(tmp_path / f"{number}") for number in range(50)]
+    for path in paths[1:]:
+        Path(path).write_bytes(b"x")
+    with pytest.raises(SyncFailed, match="/0: No such file"):
+        disk.sync_all(paths, [])
+    disk.sync_all([], [])

@@ -1,6 +1,6 @@
 """The records of a batch without their values: all that compaction, and a check for keys, want to know.
 
-Flow:   `outlines` opens a batch; `walk` goes over records that are inflated already.
+Flow:   `outlines` and `timestamps` open a batch; `walk` goes over records that are inflated already.
 Shape:  of a record, as `records.py` draws it, its offset, its key, where the size of its value is, where it begins behind its
         own size, and where it ends. The next one begins there.
 Limits: as those of `records.iterate`.
@@ -17,6 +17,7 @@ from typing import Final, TypeAlias
 
 from broker.kafka.records import (
     INFLATED_SIZE_MAX,
+    LOG_APPEND_TIME,
     ZIGZAG,
     BatchHeader,
     header_of,
@@ -24,6 +25,7 @@ from broker.kafka.records import (
     payload_of,
     read_octets,
     read_varint,
+    wrapped,
 )
 
 Outline: TypeAlias = "tuple[int, bytes | None, int, int, int]"
@@ -39,6 +41,20 @@ def outlines(octets: bytes | memoryview, *, inflated_size_max: int = INFLATED_SI
     """Of the records of the batch that `octets` begin with. Raises RecordProblem, at once or in the middle."""
     header = header_of(octets)
     return walk(header, payload_of(octets, header, inflated_size_max))
+
+
+def timestamps(
+    octets: bytes | memoryview, *, inflated_size_max: int = INFLATED_SIZE_MAX
+) -> Iterator[tuple[int, int]]:
+    """Offset and timestamp of each record, as `outlines`."""
+    header = header_of(octets)
+    payload = payload_of(octets, header, inflated_size_max)
+    base = header.base_timestamp
+    same = header.attributes & LOG_APPEND_TIME
+    for offset, _, _, start, _ in walk(header, payload):
+        octet = payload[start + 1]
+        delta = ZIGZAG[octet] if octet < 0x80 else read_varint(payload, start + 1)[0]
+        yield offset, header.max_timestamp if same else wrapped(base + delta)
 
 
 def walk(header: BatchHeader, octets: bytes) -> Iterator[Outline]:

@@ -58,6 +58,19 @@ class MessageLimits:
     """Bytes of a frame, and so of a message's properties."""
 
 
+@dataclass(slots=True, frozen=True)
+class _Since:
+    """To begin with the first record of this time or a later one."""
+
+    timestamp: int
+    otherwise: int
+    """The offset if there is none."""
+
+    def offset_in(self, partition: Partition) -> int:
+        found = partition.offset_of_time(max(self.timestamp, 0))
+        return found.offset if found is not None else self.otherwise
+
+
 class _Changed(Exception):
     """The batch that was open is not there any more: compaction has rewritten it, or retention let it go."""
 
@@ -86,6 +99,7 @@ class _Position:
         "_octets",
         "_pieces",
         "_record_size_max",
+        "_since",
         "_start",
         "_turn",
         "number",
@@ -95,12 +109,18 @@ class _Position:
     )
 
     def __init__(
-        self, partition: Partition, number: int | None, offset: int, pieces: Pieces, record_size_max: int
+        self,
+        partition: Partition,
+        number: int | None,
+        start: int | _Since,
+        pieces: Pieces,
+        record_size_max: int,
     ) -> None:
         self.partition = partition
         self.number = number
         """None where there is only one."""
-        self.offset = offset
+        self.offset = start if isinstance(start, int) else partition.start_offset
+        self._since = None if isinstance(start, int) else start
         self.said_oversized = False
         self._pieces = pieces
         self._record_size_max = record_size_max
@@ -123,6 +143,9 @@ class _Position:
         What retention has taken away, and what cannot be opened, is passed over.
         """
         self._turn = turn
+        if self._since is not None:
+            self.offset, self._since = self._since.offset_in(self.partition), None
+            turn.records = 0  # for which a batch was opened
         while turn.records > 0 and turn.inflated > 0:
             batch = self._batch or self._open()
             if batch is None:
@@ -250,10 +273,10 @@ class StreamReader:
             for number, partition in enumerate(topic.partitions)
         )
 
-    def _position(self, partition: Partition, number: int | None, offset: int) -> _Position:
+    def _position(self, partition: Partition, number: int | None, start: int | _Since) -> _Position:
         # A record has its key and its headers besides the body; they become properties, which are one frame.
         size_max = self._limits.size_max + self._limits.frame_max
-        return _Position(partition, number, offset, self._pieces, size_max)
+        return _Position(partition, number, start, self._pieces, size_max)
 
     @property
     def ready_count(self) -> int:
@@ -334,6 +357,8 @@ class StreamReader:
             record = position.next(turn)
             if record is not None:
                 return position, record
+            if turn.over:
+                break
         return None
 
     def _piece(self, position: _Position, record: Record | OversizedRecord) -> Slice | None:
@@ -405,8 +430,11 @@ def _read_filter(topic: Topic, arguments: Arguments) -> frozenset[str] | None:
     raise _invalid(topic, "x-stream-filter", "expected a string or a list of strings", value)
 
 
-def _read_start(topic: Topic, arguments: Arguments, now_ms: int) -> Callable[[Partition], int]:
-    """Where to begin in each partition; without being told, at what comes next."""
+def _read_start(topic: Topic, arguments: Arguments, now_ms: int) -> Callable[[Partition], int | _Since]:
+    """Where to begin in each partition; without being told, at what comes next.
+
+    A time is looked for when the partition's turn comes, as a batch is opened for that.
+    """
     value: Any = arguments.get("x-stream-offset", "next")
     if value == "next":
         return lambda partition: partition.high_watermark
@@ -417,16 +445,11 @@ def _read_start(topic: Topic, arguments: Arguments, now_ms: int) -> Callable[[Pa
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return lambda partition: max(partition.start_offset, min(value, partition.high_watermark))
     if isinstance(value, datetime):
-        return lambda partition: _since(partition, int(value.timestamp() * 1000))
+        return lambda partition: _Since(int(value.timestamp() * 1000), partition.high_watermark)
     if isinstance(value, str) and (interval := interval_ms(value)) is not None:
-        return lambda partition: _since(partition, now_ms - interval)
+        return lambda partition: _Since(now_ms - interval, partition.high_watermark)
     expected = "expected first, last, next, an offset, a timestamp or an interval as 5m"
     raise _invalid(topic, "x-stream-offset", expected, value)
-
-
-def _since(partition: Partition, timestamp: int) -> int:
-    found = partition.offset_of_time(max(timestamp, 0))
-    return found.offset if found is not None else partition.high_watermark
 
 
 def _invalid(topic: Topic, argument: str, expected: str, value: Any) -> PreconditionFailed:

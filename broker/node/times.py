@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
-from broker.kafka import records
-from broker.kafka.records import Record, RecordProblem
+from broker.kafka.outlines import timestamps
+from broker.kafka.records import RecordProblem, inflated_size_max_of
 from broker.storage.batch import Batch
 from broker.storage.log import Log
 
@@ -42,7 +42,7 @@ def first_since(log: Log, memory: Sequence[Batch], bounds: range, timestamp: int
             try:
                 for record in _records(header, bounds):
                     if record.timestamp >= timestamp:
-                        return Timed(record.offset, record.timestamp)
+                        return record
                 in_vain += header.base_offset >= bounds.start
             except RecordProblem:
                 in_vain = _VAIN_MAX
@@ -85,12 +85,12 @@ def _headers(log: Log, memory: Sequence[Batch], bounds: range, timestamp: int) -
             yield _Header(batch.base_offset, batch.max_timestamp, partial(b"".join, batch.buffers))
 
 
-def _records(header: _Header, bounds: range) -> Iterator[Record]:
+def _records(header: _Header, bounds: range) -> Iterator[Timed]:
     """Raises RecordProblem."""
     octets = header.octets()
-    for record in records.iterate(octets, inflated_size_max=records.inflated_size_max_of(len(octets))):
-        if record.offset >= bounds.start:
-            yield record
+    for offset, timestamp in timestamps(octets, inflated_size_max=inflated_size_max_of(len(octets))):
+        if offset >= bounds.start:
+            yield Timed(offset, timestamp)
 
 
 def _max_timestamp(header: _Header, bounds: range) -> int:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.kafka.compression import Codec, deflate, inflate
-from broker.kafka.outlines import outlines
+from broker.kafka.outlines import outlines, timestamps
 from broker.kafka.rebuild import rebuild
 from broker.kafka.records import (
     LOG_APPEND_TIME,
@@ -265,3 +265,9 @@ def test_a_batch_is_opened_up_to_the_limit(codec):
     ):
         with pytest.raises(RecordProblem, match=f"more than {size - 1} octets"):
             ask(size - 1)
+
+
+@given(stored_batches)
+def test_timestamps_are_those_of_the_records(stored):
+    _, batch = stored
+    assert list(timestamps(batch)) == [(one.offset, one.timestamp) for one in iterate(batch)]

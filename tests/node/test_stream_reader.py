@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from broker.kafka import records
 from broker.kafka.records import Record
 from broker.model.message import Slice
+from broker.node.partition import Partition
 from broker.node.stream_reader import MessageLimits, StreamReader
 from broker.node.topics import Topic
 from compacted_topic import CompactedTopic
@@ -272,3 +274,27 @@ def test_a_batch_that_compaction_has_rewritten_is_opened_again():
         *[each.offset for each in topic.stored()],
     ]  # 1 was in the same piece as 0
     topic.node.abandon()
+
+
+def test_a_time_is_looked_for_in_one_partition_a_turn(monkeypatch):
+    """A batch is opened for it."""
+    node = SteppedNode()
+    topic = node.create("orders", 4)
+    for partition in topic.partitions:
+        batch = records.build([record(b"old", 1000), record(b"new", 5000)])
+        partition.append(records.read_header(batch), batch)
+    node.commit()
+    asked: list[int] = []
+    look = Partition.offset_of_time
+    monkeypatch.setattr(Partition, "offset_of_time", lambda *given: asked.append(1) or look(*given))
+    later: list[StreamReader] = []
+    arguments = {"x-stream-offset": datetime.fromtimestamp(3, UTC)}
+    reader = reader_of(node, topic, arguments, lambda _: None, later.append)
+    reader.add_consumer(consumer := Consumer())
+    for turn in range(1, 5):
+        reader.dispatch()
+        assert (len(asked), len(later)) == (turn, turn)
+    reader.dispatch()
+    assert consumer.offsets == [1] * 4
+    assert reader.ready_count == 0
+    node.abandon()

@@ -60,6 +60,8 @@ class Commit:
     """Files and, with a slash at the end, directories that go when all else is safe."""
     atomic: bool = False
     """All or nothing, whatever happens: it goes into one record of the journal."""
+    atomic_messages: bool = False
+    """The same without settlements, which may wait."""
     together: dict[Store, None] = field(default_factory=dict)
     """What these have goes into one record of the journal."""
     forgets: bool = False
@@ -238,7 +240,7 @@ class Flusher:
     @staticmethod
     def _ways(stores: dict[Store, None], commit: Commit) -> tuple[list[Store], list[Store]]:
         """Whose files are written at once, and whose after the journal has it."""
-        if commit.atomic:
+        if commit.atomic or commit.atomic_messages:
             return [], list(stores)
         together = [store for store in stores if store in commit.together]
         others = [store for store in stores if store not in commit.together] if together else list(stores)

@@ -170,10 +170,14 @@ class CrashMachine(RuleBasedStateMachine):
     def commit_a_transaction(self, names, acks):
         if any(name not in self.queues for name in names):
             return
-        self.flusher.open.atomic = True
+        taken = [one for one in self.held if one[0].queue in self.queues][:acks]
+        if taken:
+            self.flusher.open.atomic = True
+        else:
+            self.flusher.open.atomic_messages = True
         published = [message for name in names for message in self._publish(name, 1, True)]
         settled = []
-        for message, piece in [one for one in self.held if one[0].queue in self.queues][:acks]:
+        for message, piece in taken:
             self.held.remove((message, piece))
             self._settle(message, piece)
             settled.append(message)

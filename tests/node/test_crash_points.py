@@ -366,6 +366,28 @@ def test_a_transaction_happens_whole_or_not_at_all():
     assert outcomes == {((b"request",), ()), ((), (b"answer",))}
 
 
+def test_a_transaction_of_messages_happens_whole_and_leaves_settlements_for_later():
+    def play() -> SteppedNode:
+        node = opened("a", "b", "c")
+        node.publish("c", b"request")
+        node.finish()
+        acknowledge_all(node, "c")
+        node.node.flusher.open.atomic_messages = True
+        for name in "ab":
+            node.publish(name, b"x")
+        node.end_pass()
+        (job,) = node.writer.jobs
+        assert job.record is not None
+        assert not job.batches + job.settlements
+        return node
+
+    outcomes = set()
+    for node in crashes(play):
+        assert node.stored("c") == [b"request"]
+        outcomes.add((tuple(node.stored("a")), tuple(node.stored("b"))))
+    assert outcomes == {((), ()), ((b"x",), (b"x",))}
+
+
 @pytest.mark.parametrize("steps", range(8))
 def test_a_transaction_is_whole_when_a_killed_process_is_followed_by_a_crash_in_recovery(steps):
     """The journal's record was written and not synced."""

@@ -173,7 +173,7 @@ class TopicMachine(RuleBasedStateMachine):
         if not (there := self._there(name)):
             return
         twin, partition = there
-        self.open.atomic = True
+        self.open.atomic_messages = True
         self.publish("q0", 1)
         (value,) = self._values(1)
         offset = twin.append(partition, [value], self.under.clock.now)

@@ -103,8 +103,11 @@ def tx_select(channel: Channel, method: methods.TxSelect) -> None:
 def tx_commit(channel: Channel, method: methods.TxCommit) -> None:
     transaction = _of(channel)
     commit = channel.connection.node.flusher.open
+    if transaction.ack_count:
+        commit.atomic = True
+    else:
+        commit.atomic_messages = True
     transaction.commit()
-    commit.atomic = True
     channel.reply(methods.TxCommitOk(), after=commit)
 
 

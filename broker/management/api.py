@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Final
 
 import trio
 
@@ -45,6 +46,8 @@ from broker.model.errors import ModelError
 from broker.node.node import Node
 
 logger = logging.getLogger("broker.management")
+
+_WITH_BODIES: Final = ("POST", "PUT")
 
 # Their functions are found by path (see `routes.route`).
 RESOURCES = (
@@ -85,6 +88,7 @@ class Api:
         """Until the server stops."""
         self.connection_count: Callable[[], int] = lambda: 0
         """Of HTTP itself."""
+        self._can_check_bodies = False
 
     async def handle(self, request: Request) -> Response:
         """Answer a request. Raises Refused."""
@@ -117,12 +121,20 @@ class Api:
             return Response(status, [("allow", allowed(routes))])
         needs = route.needs if needs is None else needs
         user = await self.logins.user_of(request, needs) if needs is not Needs.NOTHING else None
+        if request.method in _WITH_BODIES and not self._can_check_bodies:
+            await trio.to_thread.run_sync(_import_schema)
+            self._can_check_bodies = True
         call = Call(self, request, user, dict(zip(route.names, values, strict=True)))
         try:
             return await route.handler(call)
         except ModelError as error:
             logger.info("http %s: %s %s: %s", request.peer, request.method, request.path, error)
             return model_refusal(error)
+
+
+def _import_schema() -> None:
+    """Takes a tenth of a second: not in the loop, and not before it is needed."""
+    import broker.management.schema  # noqa: F401
 
 
 def _nowhere() -> Response:

@@ -20,7 +20,6 @@ from broker.management.exchanges import exchange_of
 from broker.management.http import Response
 from broker.management.listing import Row, listed, shown_once
 from broker.management.routes import route
-from broker.management.schema import BindingBody
 from broker.management.tables import shown
 from broker.model.exchange import EXCHANGE, QUEUE, TOPIC, Binding, Destination
 from broker.model.vhost import Vhost
@@ -148,6 +147,8 @@ async def list_between(call: Call) -> Response:
 
 @route("POST", "/api/bindings/{vhost}/e/{source}/{kind}/{destination}")
 async def post_binding(call: Call) -> Response:
+    from broker.management.schema import BindingBody
+
     vhost = call.vhost()
     source, destination = call.exchange_name("source"), _destination(call, vhost)
     body = call.body(BindingBody)

@@ -10,7 +10,6 @@ from broker.management.auth import may
 from broker.management.errors import bad_request, not_authorised, not_there
 from broker.management.http import Refused, Request, refusal
 from broker.management.routes import Needs
-from broker.management.schema import Body, parse
 from broker.model.exchange import EXCHANGE
 from broker.model.user import DEFAULT_EXCHANGE_SPOKEN, Right, User
 from broker.model.vhost import Vhost
@@ -18,6 +17,7 @@ from broker.node.node import Node
 
 if TYPE_CHECKING:
     from broker.management.api import Api
+    from broker.management.schema import Body
 
 NAME_SIZE_MAX: Final = 255
 # Who comes by HTTP owns no exclusive queue.
@@ -26,7 +26,7 @@ NOBODY: Final = object()
 _WHOLE: Final = re.compile(r"-?[0-9]{1,20}")
 _DIGITS_MAX: Final = 40
 
-B = TypeVar("B", bound=Body)
+B = TypeVar("B", bound="Body")
 
 
 def whole(text: str) -> int | None:
@@ -93,6 +93,8 @@ class Call:
 
     def body(self, kind: type[B]) -> B:
         """Raises Refused for a body that is missing or wrong."""
+        from broker.management.schema import parse
+
         if kind.needed() and not self.request.announces_body:
             raise Refused(refusal(411, f"a body with {', '.join(kind.needed())} is needed"))
         return parse(kind, self.request.body)

@@ -10,7 +10,6 @@ from broker.management.http import Response
 from broker.management.listing import Row, listed, shown_once
 from broker.management.rates import Rates, exchange_counts
 from broker.management.routes import route
-from broker.management.schema import ExchangeBody
 from broker.management.tables import shown
 from broker.model.exchange import EXCHANGE, Exchange
 from broker.model.user import Right
@@ -70,6 +69,8 @@ async def get_exchange(call: Call) -> Response:
 
 @route("PUT", "/api/exchanges/{vhost}/{exchange}")
 async def put_exchange(call: Call) -> Response:
+    from broker.management.schema import ExchangeBody
+
     vhost = call.vhost()
     call.new_name("exchange")
     name = call.exchange_name("exchange")

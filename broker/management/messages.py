@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import fields
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from broker.amqp import content, properties
 from broker.amqp.errors import ProtocolError
@@ -25,7 +25,6 @@ from broker.management.listing import Row, rows_answer
 from broker.management.payload import shown_octets
 from broker.management.queues import queue_of
 from broker.management.routes import route
-from broker.management.schema import GetBody, PropertiesBody, PublishBody
 from broker.management.tables import shown
 from broker.management.turns import Turns
 from broker.model.errors import AccessRefused, PreconditionFailed
@@ -37,6 +36,9 @@ from broker.model.user import Right
 from broker.model.vhost import Vhost
 from broker.node.metrics import Metrics
 from broker.node.node import Node
+
+if TYPE_CHECKING:
+    from broker.management.schema import GetBody, PropertiesBody, PublishBody
 
 # Contents are cut into frames as clients do it that take what the broker proposes.
 _CHANNEL: Final = 1
@@ -50,6 +52,8 @@ _SIZE_MAX: Final = 16 * 1024 * 1024
 
 @route("POST", "/api/exchanges/{vhost}/{exchange}/publish", body_size_max=_BODY_SIZE_MAX)
 async def publish(call: Call) -> Response:
+    from broker.management.schema import PublishBody
+
     vhost = call.vhost()
     exchange = exchange_of(call, vhost)
     turns = Turns()
@@ -101,7 +105,7 @@ def _run(call: Call, vhost: Vhost, exchange: Exchange, body: PublishBody, octets
 
 
 def _encoded(body: PropertiesBody) -> bytes:
-    given = {name: getattr(body, name) for name in PropertiesBody.model_fields}
+    given = {name: getattr(body, name) for name in type(body).model_fields}
     return properties.encode(Properties(**given))
 
 
@@ -139,6 +143,8 @@ class Got(NamedTuple):
 
 @route("POST", "/api/queues/{vhost}/{queue}/get")
 async def get(call: Call) -> Response:
+    from broker.management.schema import GetBody
+
     vhost = call.vhost()
     queue = queue_of(call, vhost)
     body = call.body(GetBody)

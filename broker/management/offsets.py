@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from broker.management.call import Call
 from broker.management.errors import bad_request, conflict, not_there
@@ -18,7 +18,6 @@ from broker.management.groups import GROUP, vhost_of_groups
 from broker.management.http import Response
 from broker.management.listing import Row, rows_answer
 from broker.management.routes import route
-from broker.management.schema import EARLIEST, LATEST, OffsetsBody
 from broker.management.topics import TOPIC, check_not_internal
 from broker.management.turns import Turns
 from broker.model.committed import NO_EPOCH, CommittedOffset
@@ -27,6 +26,9 @@ from broker.model.group_state import GroupState
 from broker.model.user import Right
 from broker.node.node import Node
 from broker.node.partition import Partition
+
+if TYPE_CHECKING:
+    from broker.management.schema import OffsetsBody
 
 logger = logging.getLogger("broker.management")
 
@@ -37,6 +39,8 @@ _TOOL: Final = -1
 @route("POST", "/api/groups/{group}/offsets")
 async def reset_offsets(call: Call) -> Response:
     """Answers with each partition's offset, and what it was."""
+    from broker.management.schema import OffsetsBody
+
     vhost = vhost_of_groups(call)
     if vhost is None:
         raise not_there()
@@ -68,9 +72,9 @@ def _offset(one: Partition, body: OffsetsBody) -> int:
     if body.time is not None:
         timed = one.offset_of_time(body.time)
         return timed.offset if timed is not None else one.high_watermark
-    if body.to == EARLIEST:
+    if body.to == "earliest":
         return one.start_offset
-    if body.to == LATEST:
+    if body.to == "latest":
         return one.high_watermark
     assert isinstance(body.to, int)
     return max(one.start_offset, min(body.to, one.high_watermark))

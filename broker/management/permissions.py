@@ -10,7 +10,6 @@ from broker.management.errors import bad_request, not_there
 from broker.management.http import Response
 from broker.management.listing import Row, listed, shown_once
 from broker.management.routes import Needs, route
-from broker.management.schema import PermissionBody
 from broker.management.users import user_of
 from broker.model.user import Permission, User
 
@@ -79,6 +78,8 @@ async def get_permission(call: Call) -> Response:
 
 @route("PUT", "/api/permissions/{vhost}/{user}", Needs.ADMINISTRATOR)
 async def put_permission(call: Call) -> Response:
+    from broker.management.schema import PermissionBody
+
     vhost, user = call.name("vhost"), call.name("user")
     if vhost not in call.node.topology.vhosts or user not in call.node.accounts.users:
         raise bad_request("vhost_or_user_not_found")

@@ -18,7 +18,6 @@ from broker.management.http import Response
 from broker.management.listing import Row, listed, shown_once
 from broker.management.rates import Rates, queue_counts
 from broker.management.routes import route
-from broker.management.schema import QueueBody
 from broker.management.tables import shown
 from broker.model.errors import NotImplementedHere
 from broker.model.exchange import EXCHANGE, QUEUE
@@ -151,6 +150,8 @@ async def get_queue(call: Call) -> Response:
 
 @route("PUT", "/api/queues/{vhost}/{queue}")
 async def put_queue(call: Call) -> Response:
+    from broker.management.schema import QueueBody
+
     vhost = call.vhost()
     name = call.new_name("queue")
     body = call.body(QueueBody)

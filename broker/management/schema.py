@@ -3,6 +3,8 @@
 Limits: the names and keys of AMQP have at most 255 bytes, other texts that are kept 4,096; at most 64 tags; a topic
         gets at most 10,000 partitions, as with one request of Kafka's; what a body holds besides is ignored.
 Spec:   RabbitMQ: booleans may be strings; no body, and null, are an empty object.
+Why:    pydantic takes a tenth of a second to import, so that `api` loads this file, in a thread, for the first request
+        that may have a body. The functions that read one import its class themselves.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -34,9 +36,6 @@ _GOT_MAX: Final = 60
 _PARTITIONS_MAX: Final = 10_000
 _LONG_MAX: Final = 2**63 - 1
 _BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
-
-EARLIEST: Final = "earliest"
-LATEST: Final = "latest"
 
 
 def _flag(value: Any) -> Any:
@@ -139,10 +138,13 @@ class TopicBody(Body):
     configs: Texts | None = None
 
 
+End = Literal["earliest", "latest"]
+
+
 def _place(value: Any) -> Any:
-    if value in (EARLIEST, LATEST) or (type(value) is int and 0 <= value <= _LONG_MAX):
+    if value in get_args(End) or (type(value) is int and 0 <= value <= _LONG_MAX):
         return value
-    raise ValueError(f"expected {EARLIEST}, {LATEST} or an offset")
+    raise ValueError(f"expected {', '.join(get_args(End))} or an offset")
 
 
 def _moment(value: Any) -> Any:
@@ -163,7 +165,7 @@ class OffsetsBody(Body):
 
     topic: StrictStr
     partitions: Partitions | None = None
-    to: Annotated[int | str | None, BeforeValidator(_place)] = None
+    to: Annotated[int | End | None, BeforeValidator(_place)] = None
     time: Annotated[int | None, BeforeValidator(_moment)] = None
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from broker.management.call import Call, whole
 from broker.management.errors import not_there
@@ -19,7 +19,6 @@ from broker.management.http import Response
 from broker.management.listing import Row, listed, shown_once
 from broker.management.rates import Rates, partition_counts
 from broker.management.routes import route
-from broker.management.schema import TopicBody
 from broker.management.streams import Seen, seen_of
 from broker.model.errors import NotAllowed
 from broker.model.producer import ProducerSnapshot
@@ -30,6 +29,9 @@ from broker.node.node import Node
 from broker.node.partition import Partition
 from broker.node.portions import Portions
 from broker.node.topics import MADE_AT_ONCE, Topic
+
+if TYPE_CHECKING:
+    from broker.management.schema import TopicBody
 
 TOPIC: Final = "topic"
 
@@ -104,6 +106,8 @@ async def get_topic(call: Call) -> Response:
 @route("PUT", "/api/topics/{vhost}/{topic}")
 async def put_topic(call: Call) -> Response:
     """Make it, or make it so: configurations that the body does not name go back to their defaults."""
+    from broker.management.schema import TopicBody
+
     vhost = call.vhost()
     name = call.name("topic")
     body = call.body(TopicBody)

@@ -17,7 +17,6 @@ from broker.management.errors import not_there
 from broker.management.http import Response
 from broker.management.listing import Row, listed, shown_once
 from broker.management.routes import Needs, route
-from broker.management.schema import UserBody, UsersBody
 from broker.model.user import User
 from broker.node.passwords import credentials_of
 
@@ -64,6 +63,8 @@ async def get_user(call: Call) -> Response:
 
 @route("PUT", "/api/users/{user}", Needs.ADMINISTRATOR)
 async def put_user(call: Call) -> Response:
+    from broker.management.schema import UserBody
+
     name = call.new_name("user")
     body = call.body(UserBody)
     encoded, algorithm, scram = body.password_hash or "", body.hashing_algorithm, None
@@ -85,6 +86,8 @@ async def delete_user(call: Call) -> Response:
 
 @route("POST", "/api/users/bulk-delete", Needs.ADMINISTRATOR)
 async def delete_users(call: Call) -> Response:
+    from broker.management.schema import UsersBody
+
     accounts = call.node.accounts
     for name in call.body(UsersBody).users:
         if name in accounts.users:

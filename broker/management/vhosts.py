@@ -12,7 +12,6 @@ from broker.management.http import Response
 from broker.management.listing import Row, listed, shown_once
 from broker.management.rates import Rates
 from broker.management.routes import Needs, route
-from broker.management.schema import VhostBody
 from broker.model.vhost import Vhost
 from broker.node.node import Node
 
@@ -57,6 +56,8 @@ async def get_vhost(call: Call) -> Response:
 
 @route("PUT", "/api/vhosts/{vhost}", Needs.ADMINISTRATOR)
 async def put_vhost(call: Call) -> Response:
+    from broker.management.schema import VhostBody
+
     name = call.new_name("vhost")
     body = call.body(VhostBody)
     if body.tracing:

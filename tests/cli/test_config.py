@@ -441,7 +441,7 @@ def test_what_is_said_of_settings(wrong, text, lines):
         ),
         (
             '[[topic]]\nname = "t"\nconfigs = { "cleanup.policy" = "shrink" }',
-            'topic[0].configs.cleanup.policy: expected a list of delete, compact, got "shrink"',
+            'topic[0].configs.cleanup.policy: expected a list of delete, compact, or nothing, got "shrink"',
         ),
         (
             '[[topic]]\nname = "t"\nconfigs = { preallocate = "perhaps" }',

@@ -255,7 +255,7 @@ async def test_consumers_of_a_bomb_share_a_limit_and_get_what_a_message_can_be(t
         Record(0, 1, None, b"behind"),
     ]
     bomb = records.build(some, compression_type=Codec.ZSTD)
-    with BrokerProcess(tmp_path, kafka=True) as broker:
+    with BrokerProcess(tmp_path, kafka=True, config='[amqp]\nmessage_size_max = "16 MiB"\n') as broker:
         producer = await KafkaClient.dial(broker.addresses["kafka"])
         await producer.create("bombs")
         for _ in range(5):

@@ -130,7 +130,8 @@ async def test_a_turn_accepts_several_and_not_all() -> None:
         nursery.cancel_scope.cancel()
     for each in dialled:
         each.close()
-    assert max(map(len, turns)) == 16
+    # Of two tasks either may have its turn first, and so twice between two of the other's.
+    assert max(map(len, turns)) in (16, 24, 32)
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])

@@ -3,7 +3,8 @@
 Flow:   a resource gives its objects, how one is shown, and under which name; the rows are made while they are
         sent, or before that if they must be sorted by what they show.
 Limits: a page has at most 500 rows; rows go out in pieces of 32 KiB or 100 rows, and whatever walks over
-        many objects does so in turns. Two lists at a time are sorted by what they show, as that takes memory.
+        many objects does so in turns. Two lists at a time are sorted by what they show, and two filtered by a
+        pattern, as that takes memory.
 Spec:   RabbitMQ: `page`, `page_size`, `name`, `use_regex`, `sort`, `sort_reverse`, `columns`.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
@@ -30,6 +31,7 @@ _PIECE_ROWS: Final = 100
 _PART: Final = 1000
 
 _sorting: Final = trio.CapacityLimiter(2)
+_matching: Final = trio.CapacityLimiter(2)
 
 T = TypeVar("T")
 Row: TypeAlias = dict[str, Any]
@@ -137,22 +139,27 @@ async def _named(
     wanted = query.get("name", "")
     if not wanted:
         return items
-    hits: Callable[[str], bool]
-    if query.get("use_regex") == "true":
-        try:
-            hits = Pattern(wanted).found_in
-        except PatternError as error:
-            raise bad_request(f"Pagination parameters are invalid: name: {error}") from None
-    else:
-        text = wanted.lower()
-        hits = lambda name: text in name  # noqa: E731
-    found = []
     turns = Turns()
+    if query.get("use_regex") != "true":
+        wanted = wanted.lower()
+        return [item async for item, name in _each(items, key, turns) if wanted in name.lower()]
+    try:
+        pattern = Pattern(wanted)
+        async with _matching:
+            return [
+                item async for item, name in _each(items, key, turns) if await pattern.found_in(name, turns)
+            ]
+    except PatternError as error:
+        raise bad_request(f"Pagination parameters are invalid: name: {error}") from None
+
+
+async def _each(
+    items: Sequence[T], key: Callable[[T], tuple[str, ...]], turns: Turns
+) -> AsyncIterator[tuple[T, str]]:
+    """Each with its name, in turns."""
     for item in items:
         await turns.take_break()
-        if hits(key(item)[-1].lower()):
-            found.append(item)
-    return found
+        yield item, key(item)[-1]
 
 
 # ---- order ----

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 
 import pytest
 import trio
@@ -115,6 +116,18 @@ async def test_a_page_that_cannot_be_is_refused(query, error, reason):
     response = refused.value.response
     assert response.status == 400
     assert json.loads(response.body) == {"error": error, "reason": reason}
+
+
+async def test_a_pattern_that_takes_too_long_for_all_names_is_refused():
+    choose = random.Random(1)
+    rows = [{"vhost": "/", "name": "".join(choose.choices("ab", k=250))} for _ in range(100)]
+    with pytest.raises(Refused) as refused:
+        await ask(rows, page="1", name="a.{300}b", use_regex="true")
+    assert refused.value.response.status == 400
+    assert json.loads(refused.value.response.body)["reason"] == (
+        "Pagination parameters are invalid: name: it takes too long to look for in these names"
+    )
+    assert len((await ask(rows, page="1", name="a.{10}b", use_regex="true"))["items"]) == 100
 
 
 def test_columns_reach_into_what_is_nested():

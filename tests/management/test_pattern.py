@@ -1,12 +1,27 @@
 """Regular expressions of the API: the same answers as Python's, in bounded time."""
 
+import random
 import re
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.management import turns
 from broker.management.pattern import Pattern, PatternError
+from broker.management.turns import Turns
+
+
+def found(text, *names):
+    """For each name, looked for in this order with one pattern."""
+
+    async def look():
+        pattern = Pattern(text)
+        return [await pattern.found_in(name, Turns()) for name in names]
+
+    return trio.run(look)
+
 
 _atoms = st.sampled_from(
     ["a", "B", "1", ".", "[ab]", "[^a]", "[A-C]", "[a\\-z]", r"\d", r"\W", r"\w", r"\s", r"\.", "-", "^", "$"]
@@ -23,14 +38,14 @@ patterns = st.recursive(
 )
 
 
-@given(patterns, st.text("abAB1z-._ ", max_size=10))
-def test_patterns_find_what_python_finds(text, name):
+@given(patterns, st.lists(st.text("abAB1z-._ ", max_size=10), min_size=1, max_size=5))
+def test_patterns_find_what_python_finds(text, names):
     # Python's $ also stands before a line end, of which names have none.
-    assert Pattern(text).found_in(name) == bool(re.search(text, name, re.IGNORECASE))
+    assert found(text, *names) == [bool(re.search(text, name, re.IGNORECASE)) for name in names]
 
 
 @pytest.mark.parametrize(
-    ("text", "found", "missed"),
+    ("text", "hit", "missed"),
     [
         ("", "anything", None),
         ("orders", "my.Orders.eu", "order"),
@@ -44,9 +59,9 @@ def test_patterns_find_what_python_finds(text, name):
         (r"[\d_-]+$", "a-1_", "1a"),
     ],
 )
-def test_what_people_write(text, found, missed):
-    assert Pattern(text).found_in(found)
-    assert missed is None or not Pattern(text).found_in(missed)
+def test_what_people_write(text, hit, missed):
+    assert found(text, hit) == [True]
+    assert missed is None or found(text, missed) == [False]
 
 
 @pytest.mark.parametrize(
@@ -76,7 +91,7 @@ def test_what_cannot_be_is_said(text, says):
 
 
 def test_nothing_repeated_is_nothing():
-    assert Pattern("(){999999999}((){9999}){9999}a").found_in("a")
+    assert found("(){999999999}((){9999}){9999}a", "a") == [True]
 
 
 @pytest.mark.parametrize("text", ["(a*)*b", "(a|a)*b", "(a+)+$", "a*a*a*a*a*a*b", "(.*)(.*)(.*)(.*)b"])
@@ -96,5 +111,67 @@ def test_no_pattern_runs_away(text):
     for step in pattern._steps:
         if step.test is not None:
             step.test = counting(step.test)
-    pattern.found_in("a" * 254 + "c")
+    trio.run(pattern.found_in, "a" * 254 + "c", Turns())
     assert tested <= 255 * len(pattern._steps)
+
+
+def test_a_set_that_is_repeated_is_tested_once_for_a_character():
+    pattern = Pattern("(?:[bcdefghijklm]?){150}x")
+    tested = 0
+
+    def counting(test):
+        def count(character):
+            nonlocal tested
+            tested += 1
+            return test(character)
+
+        return count
+
+    counted = {step.test: counting(step.test) for step in pattern._steps if step.test is not None}
+    for step in pattern._steps:
+        if step.test is not None:
+            step.test = counted[step.test]
+    trio.run(pattern.found_in, "a", Turns())
+    assert tested == 2  # the set and the x
+
+
+def test_names_that_are_alike_cost_what_one_costs():
+    """What is looked at besides is looked up, as the worst pattern is quick on thousands of names."""
+    pattern = Pattern("(a?){50}a{50}b")
+
+    async def look(count):
+        for number in range(count):
+            assert not await pattern.found_in("a" * 200 + str(number % 10), Turns())
+        return pattern._work
+
+    assert trio.run(look, 2000) == trio.run(look, 10)
+
+
+def unlike(count):
+    """Names after which a match can be at ever other places."""
+    choose = random.Random(1)
+    return ["".join(choose.choices("ab", k=250)) for _ in range(count)]
+
+
+def test_all_names_together_have_a_limit():
+    names = unlike(100)
+    assert found("a.{10}b", *names) == [True] * 100
+    with pytest.raises(PatternError, match="takes too long"):
+        found("a.{300}b", *names)
+
+
+async def test_others_run_within_a_name(monkeypatch):
+    monkeypatch.setattr(turns, "TURN_S", 0.0)
+    others = 0
+
+    async def count():
+        nonlocal others
+        while True:
+            others += 1
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(count)
+        await Pattern("a.{300}b").found_in(*unlike(1), Turns())
+        nursery.cancel_scope.cancel()
+    assert others > 200

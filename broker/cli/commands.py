@@ -49,7 +49,8 @@ def serve(
 @app.command("check-config")
 def check_config(file: Annotated[Path, typer.Argument(help="The file to check.")]) -> None:
     """Say whether a configuration file can be used, and what is wrong if not."""
-    from broker.config.reading import ConfigError, read_config
+    from broker.config.errors import ConfigError
+    from broker.config.reading import read_config
 
     try:
         settings = read_config(file, {})

@@ -19,6 +19,7 @@ import trio
 
 from broker import __version__
 from broker.cli.exits import BAD_CONFIG, FAILED, IN_USE
+from broker.config.errors import ConfigError
 from broker.config.layers import (
     amqp_options,
     declarations,
@@ -26,7 +27,7 @@ from broker.config.layers import (
     management_options,
     node_options,
 )
-from broker.config.reading import ConfigError, read_config
+from broker.config.reading import read_config
 from broker.config.settings import Config
 from broker.node.declarations import apply
 from broker.node.node import Node, open_node

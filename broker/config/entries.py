@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Final, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
+    AfterValidator,
     Field,
-    field_validator,
 )
 
-from broker.config.values import ArgumentError, Arguments, Name, Names, Short, Table, Whole
+from broker.config.notation import topic_text
+from broker.config.settings import Table
+from broker.config.values import ArgumentError, Arguments, Name, Names, Short, Whole
 from broker.model.arguments import read_alternate, read_queue_arguments
 from broker.model.errors import InvalidTopicName, PreconditionFailed
 from broker.model.exchange import MATCHERS, QUEUE
@@ -20,31 +23,35 @@ from broker.model.topic import CONFIGS, OFFSETS_TOPIC, check_name
 from broker.node.passwords import ARGON2ID, check_hash
 
 
+def _is_pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"expected a regular expression: {error}") from None
+    return value
+
+
+Pattern = Annotated[str, AfterValidator(_is_pattern)]
+
+
+@dataclass
 class Permission(Table):
     vhost: Name = "/"
-    configure: str = ".*"
-    write: str = ".*"
-    read: str = ".*"
-
-    @field_validator("configure", "write", "read")
-    @classmethod
-    def _is_pattern(cls, value: str) -> str:
-        try:
-            re.compile(value)
-        except (re.error, RecursionError, OverflowError) as error:
-            raise ValueError(f"expected a regular expression: {error}") from None
-        return value
+    configure: Pattern = ".*"
+    write: Pattern = ".*"
+    read: Pattern = ".*"
 
 
+@dataclass
 class User(Table):
     name: Name
     password: str | None = None
     password_hash: str | None = None
     hashing_algorithm: str = ARGON2ID
-    tags: Names = []
-    permission: list[Permission] = []
+    tags: Names = field(default_factory=list)
+    permission: list[Permission] = field(default_factory=list)
 
-    def model_post_init(self, context: Any) -> None:
+    def __post_init__(self) -> None:
         if (self.password is None) == (self.password_hash is None):
             raise ValueError("expected either password or password_hash")
         if self.password_hash:
@@ -54,34 +61,34 @@ class User(Table):
                 raise ValueError(str(error)) from None
 
 
+@dataclass
 class VhostEntry(Table):
     name: Name
 
 
+def _is_exchange_type(value: str) -> str:
+    if value not in MATCHERS:
+        raise ValueError(f"expected one of {', '.join(MATCHERS)}")
+    return value
+
+
+def _are_of_exchange(value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        read_alternate("", "", value)
+    except PreconditionFailed:
+        raise ArgumentError("alternate-exchange", "expected a string") from None
+    return value
+
+
+@dataclass
 class ExchangeEntry(Table):
     name: Name
     vhost: Name = "/"
-    type: str = "direct"
+    type: Annotated[str, AfterValidator(_is_exchange_type)] = "direct"
     durable: bool = True
     auto_delete: bool = False
     internal: bool = False
-    arguments: Arguments = {}
-
-    @field_validator("type")
-    @classmethod
-    def _is_known(cls, value: str) -> str:
-        if value not in MATCHERS:
-            raise ValueError(f"expected one of {', '.join(MATCHERS)}")
-        return value
-
-    @field_validator("arguments")
-    @classmethod
-    def _are_right(cls, value: dict[str, Any]) -> dict[str, Any]:
-        try:
-            read_alternate("", "", value)
-        except PreconditionFailed:
-            raise ArgumentError("alternate-exchange", "expected a string") from None
-        return value
+    arguments: Annotated[Arguments, AfterValidator(_are_of_exchange)] = field(default_factory=dict)
 
 
 _EXPECTED: Final = {
@@ -102,31 +109,31 @@ _EXPECTED_OF_STREAM: Final = {
 _NAMELESS: Final = spoken(QUEUE, "", "")
 
 
+def _are_of_queue(value: dict[str, Any]) -> dict[str, Any]:
+    for argument in value:
+        try:
+            if is_stream(value):
+                stream_configs(_NAMELESS, {argument: value[argument]})
+            else:
+                read_queue_arguments(
+                    "", "", {argument: value[argument]} if "routing" not in argument else value
+                )
+        except PreconditionFailed as error:
+            expected = (_EXPECTED_OF_STREAM if is_stream(value) else _EXPECTED).get(argument)
+            text = f"expected {expected}" if expected else str(error).rpartition(": ")[2]
+            raise ArgumentError(argument, text.replace(f" for {_NAMELESS}", "")) from None
+    return value
+
+
+@dataclass
 class QueueEntry(Table):
     name: Name
     vhost: Name = "/"
     durable: bool = True
     auto_delete: bool = False
-    arguments: Arguments = {}
+    arguments: Annotated[Arguments, AfterValidator(_are_of_queue)] = field(default_factory=dict)
 
-    @field_validator("arguments")
-    @classmethod
-    def _are_right(cls, value: dict[str, Any]) -> dict[str, Any]:
-        for argument in value:
-            try:
-                if is_stream(value):
-                    stream_configs(_NAMELESS, {argument: value[argument]})
-                else:
-                    read_queue_arguments(
-                        "", "", {argument: value[argument]} if "routing" not in argument else value
-                    )
-            except PreconditionFailed as error:
-                expected = (_EXPECTED_OF_STREAM if is_stream(value) else _EXPECTED).get(argument)
-                text = f"expected {expected}" if expected else str(error).rpartition(": ")[2]
-                raise ArgumentError(argument, text.replace(f" for {_NAMELESS}", "")) from None
-        return value
-
-    def model_post_init(self, context: Any) -> None:
+    def __post_init__(self) -> None:
         if is_stream(self.arguments):
             try:
                 check_flags(_NAMELESS, durable=self.durable, auto_delete=self.auto_delete, exclusive=False)
@@ -135,44 +142,41 @@ class QueueEntry(Table):
                 raise ValueError(str(error).replace(_NAMELESS, "a stream")) from None
 
 
+def _is_topic_name(value: str) -> str:
+    try:
+        check_name(value)
+    except InvalidTopicName as error:
+        raise ValueError(f"expected a name: {error}") from None
+    if value == OFFSETS_TOPIC:
+        raise ValueError("expected another name: this is the broker's own topic")
+    return value
+
+
+def _are_topic_configs(value: dict[str, Any]) -> dict[str, Any]:
+    for name, given in value.items():
+        config = CONFIGS.get(name)
+        if config is None:
+            raise ArgumentError(name, "there is no such topic configuration")
+        if not config.allows(topic_text(given)):
+            raise ArgumentError(name, f"expected {config.expected}")
+    return value
+
+
+@dataclass
 class TopicEntry(Table):
-    name: Name
+    name: Annotated[Name, AfterValidator(_is_topic_name)]
     vhost: Name = "/"
-    partitions: Whole = Field(1, ge=1, le=10_000)
-    configs: dict[str, str | bool | int | float] = {}
-
-    @field_validator("name")
-    @classmethod
-    def _is_name(cls, value: str) -> str:
-        try:
-            check_name(value)
-        except InvalidTopicName as error:
-            raise ValueError(f"expected a name: {error}") from None
-        if value == OFFSETS_TOPIC:
-            raise ValueError("expected another name: this is the broker's own topic")
-        return value
-
-    @field_validator("configs")
-    @classmethod
-    def _are_right(cls, value: dict[str, Any]) -> dict[str, Any]:
-        for name, given in value.items():
-            config = CONFIGS.get(name)
-            if config is None:
-                raise ArgumentError(name, "there is no such topic configuration")
-            if not config.allows(topic_text(given)):
-                raise ArgumentError(name, f"expected {config.expected}")
-        return value
+    partitions: Annotated[Whole, Field(ge=1, le=10_000)] = 1
+    configs: Annotated[dict[str, str | bool | int | float], AfterValidator(_are_topic_configs)] = field(
+        default_factory=dict
+    )
 
 
-def topic_text(value: str | bool | int | float) -> str:
-    """A topic's configurations are texts; TOML has better ones."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
+@dataclass(kw_only=True)
 class BindingEntry(Table):
     vhost: Name = "/"
     source: Name
     destination: Name
     destination_type: Literal["queue", "exchange", "topic"] = QUEUE
     routing_key: Short = ""
-    arguments: Arguments = {}
+    arguments: Arguments = field(default_factory=dict)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from broker import __version__
-from broker.config.entries import topic_text
+from broker.config.notation import topic_text
 from broker.config.settings import Config
 from broker.management.options import ManagementOptions
 from broker.model.group_limits import GroupLimits

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import (
-    ValidationError,
-)
-
+from broker.config.settings import DECLARED
 from broker.config.values import ArgumentError
 
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
-def lines(error: ValidationError, origin: str) -> list[str]:
-    lines = []
-    for problem in error.errors():
-        where = _spoken_path(problem["loc"])
-        value = problem["input"]
-        reason = problem.get("ctx", {}).get("error")
-        if isinstance(reason, ArgumentError):
-            where, value = f"{where}.{reason.argument}", value[reason.argument]
-        lines.append(
-            f"{origin}: {where}: {_spoken_problem(problem, reason)}"
-            f"{'' if where.endswith(_SECRETS) else _spoken_value(problem['type'], value)}"
-        )
-    return lines
+UNKNOWN_KEY: Final = "there is no such key"
+
+
+def spoken(problem: ErrorDetails, key: str) -> str:
+    """One of pydantic's errors in the value of a key of the top level."""
+    place = (key, *problem["loc"])
+    where = _spoken_path(place)
+    value = problem["input"]
+    reason = problem.get("ctx", {}).get("error")
+    if isinstance(reason, ArgumentError):
+        where, value = f"{where}.{reason.argument}", value[reason.argument]
+    shown = "" if where.endswith(_SECRETS) else _spoken_value(problem["type"], value)
+    return f"{where}: {_spoken_problem(problem, place[-1], reason)}{shown}"
 
 
 def _spoken_path(place: tuple[int | str, ...]) -> str:
@@ -37,7 +36,7 @@ def _spoken_path(place: tuple[int | str, ...]) -> str:
 
 _SPOKEN: Final = {
     "missing": "this key is missing",
-    "extra_forbidden": "there is no such key",
+    "unexpected_keyword_argument": UNKNOWN_KEY,
     "int_type": "expected an integer",
     "int_parsing": "expected an integer",
     "int_from_float": "expected an integer",
@@ -50,10 +49,9 @@ _SPOKEN: Final = {
     "path_type": "expected a path",
     "finite_number": "expected a number that is finite",
     "dict_type": "expected a table",
-    "model_type": "expected a table",
-    "model_attributes_type": "expected a table",
+    "dataclass_type": "expected a table",
 }
-_TABLES: Final = ("user", "permission", "vhost", "exchange", "queue", "binding", "topic")
+_TABLES: Final = (*DECLARED, "permission")
 # What nobody wants to read in a log.
 _SECRETS: Final = ("password", "password_hash")
 _BOUNDS: Final = {
@@ -66,18 +64,18 @@ _BOUNDS: Final = {
 }
 
 
-def _spoken_problem(problem: Any, reason: Exception | None) -> str:
+def _spoken_problem(problem: ErrorDetails, key: int | str, reason: Exception | None) -> str:
     kind = problem["type"]
     if reason is not None:
         return str(reason)
     if kind in _BOUNDS:
         return f"expected {_BOUNDS[kind].format(**problem['ctx'])}"
-    if kind == "list_type" and problem["loc"][-1] in _TABLES:
-        return f"expected tables, as [[{problem['loc'][-1]}]] begins one"
+    if kind == "list_type" and key in _TABLES:
+        return f"expected tables, as [[{key}]] begins one"
     return _SPOKEN.get(kind) or str(problem["msg"])
 
 
 def _spoken_value(kind: str, value: Any) -> str:
-    if kind in ("missing", "extra_forbidden") or isinstance(value, dict | list):
+    if kind in ("missing", "unexpected_keyword_argument") or isinstance(value, dict | list):
         return ""
     return f", got {json.dumps(value, default=str)}"

@@ -1,28 +1,20 @@
 """Read the settings: the command line over the environment over a TOML file over the defaults.
 
-Why:    pydantic, because strangers write this.
+Why:    pydantic checks what strangers write, in a file or the environment. A start without either does not import it.
 """
 
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import (
-    ValidationError,
-)
-
-from broker.config.problems import lines
+from broker.config.errors import ConfigError
+from broker.config.notation import read_listener
 from broker.config.settings import Config, Listeners
 
-
-class ConfigError(Exception):
-    """The settings cannot be used; each line of the message says where and why."""
-
-
+_LISTENERS: Final = tuple(Listeners.__annotations__)
 _RABBITMQ_NAMES: Final = {
     "RABBITMQ_DEFAULT_USER": ("default_user", "name"),
     "RABBITMQ_DEFAULT_PASS": ("default_user", "password"),
@@ -49,25 +41,43 @@ def read_config(
 ) -> Config:
     """The settings of a file, with the environment over them and the flags over both.
 
-    `flags` has the names of the top level and of the listeners; None is "not given". Raises ConfigError.
+    `flags` are `data` and the listeners; None is "not given". Raises ConfigError.
     """
-    found: dict[str, Any] = {}
-    if file is not None:
+    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    variables = _from_environment(environment)
+    if file is None and not variables:
         try:
-            found = tomllib.loads(file.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(f"{file}: {error.strerror}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{file}: {error}") from None
-        _validate(found, str(file))  # whose mistake it is must be clear
-    for path, value, origin in _from_environment(environment):
+            return _of_flags(given)
+        except ValueError:
+            pass  # said below, in the same words as for a file
+    from broker.config.checking import check
+
+    found = _of_file(file) if file is not None else {}
+    config = check(found, str(file or "defaults"))  # whose mistake it is must be clear
+    for path, value, origin in variables:
         _put(found, path, value)
-        _validate(found, origin)
-    for name, value in (flags or {}).items():
-        if value is not None:
-            _put(found, ("listeners", name) if name in Listeners.model_fields else (name,), value)
-            _validate(found, f"--{name}")
-    return _validate(found, str(file or "defaults"))
+        config = check(found, origin)
+    for name, value in given.items():
+        _put(found, ("listeners", name) if name in _LISTENERS else (name,), value)
+        config = check(found, f"--{name}")
+    return config
+
+
+def _of_flags(flags: Mapping[str, Any]) -> Config:
+    """The defaults with flags over them. Raises ValueError."""
+    listeners = {name: read_listener(value) for name, value in flags.items() if name in _LISTENERS}
+    return Config(data=Path(flags.get("data", Config.data)), listeners=Listeners(**listeners))
+
+
+def _of_file(file: Path) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: {error}") from None
 
 
 def _from_environment(environment: Mapping[str, str]) -> list[tuple[tuple[str, ...], Any, str]]:
@@ -93,10 +103,3 @@ def _put(found: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
         found[name] = dict(inner) if isinstance(inner, dict) else {}
         found = found[name]
     found[path[-1]] = value
-
-
-def _validate(found: dict[str, Any], origin: str) -> Config:
-    try:
-        return Config.model_validate(found)
-    except ValidationError as error:
-        raise ConfigError("\n".join(lines(error, origin))) from None

@@ -1,38 +1,22 @@
-"""Kinds of values in the settings: numbers, sizes, shares of the memory, listeners, names, arguments."""
+"""Kinds of values in the settings, for pydantic: numbers, sizes, listeners, names, arguments.
+
+Why:    The annotations of `settings` and `entries` name them; only `checking` imports this file (see there).
+"""
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
 )
 
 from broker.amqp import wire
 from broker.amqp.errors import LocalProtocolError
-from broker.node.alarms import memory_total
+from broker.config.notation import read_listener, read_memory, read_size
 from broker.server.serve import Address
-
-OFF: Final = "off"
-
-_UNITS: Final = {
-    "": 1,
-    "b": 1,
-    "kb": 10**3,
-    "mb": 10**6,
-    "gb": 10**9,
-    "kib": 2**10,
-    "mib": 2**20,
-    "gib": 2**30,
-    "k": 2**10,
-    "m": 2**20,
-    "g": 2**30,
-}
 
 
 def _no_flag(expected: str) -> BeforeValidator:
@@ -44,44 +28,6 @@ def _no_flag(expected: str) -> BeforeValidator:
         return value
 
     return BeforeValidator(check)
-
-
-def _size(value: Any) -> Any:
-    """`64 MiB`, `50MB` or a number of octets."""
-    if isinstance(value, str):
-        found = re.fullmatch(r"\s*([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([a-zA-Z]*)\s*", value)
-        if found and found[2].lower() in _UNITS:
-            return int(float(found[1]) * _UNITS[found[2].lower()])
-    if isinstance(value, str | bool):
-        raise ValueError("expected a size as 16 MiB, 50MB or a number of octets")
-    return value
-
-
-def read_memory(value: Any) -> Any:
-    """A size, or a share of the memory there is: `60%`."""
-    if isinstance(value, str) and (found := re.fullmatch(r"\s*([0-9]{1,3}(?:\.[0-9]{1,9})?)\s*%\s*", value)):
-        return int(memory_total() * float(found[1]) / 100)
-    try:
-        return _size(value)
-    except ValueError:
-        raise ValueError("expected a size as 512 MiB or a share of the memory as 60%") from None
-
-
-def _listener(value: Any) -> Any:
-    """`host:port`, `:port` for all addresses, a port, or `off`."""
-    if value is None or isinstance(value, Address):
-        return value
-    text = str(value).strip()
-    if text.lower() in (OFF, "false"):
-        return None
-    host, colon, port = text.rpartition(":")
-    if (
-        not re.fullmatch("[0-9]{1,5}", port)
-        or int(port) > 65_535
-        or (colon and ":" in host and not host.startswith("["))
-    ):
-        raise ValueError("expected host:port, :port, a port or off")
-    return Address(host.strip("[]"), int(port))
 
 
 def _short(value: str) -> str:
@@ -117,16 +63,12 @@ class ArgumentError(ValueError):
 
 Whole = Annotated[int, _no_flag("an integer")]
 Number = Annotated[float, _no_flag("a number")]
-Size = Annotated[int, BeforeValidator(_size), Field(ge=0)]
+Size = Annotated[int, BeforeValidator(read_size), Field(ge=0)]
 Memory = Annotated[int, BeforeValidator(read_memory), Field(ge=0)]
-Listener = Annotated[Address | None, BeforeValidator(_listener)]
+# What connections have in hand, where less than one frame would stop them.
+Buffers = Annotated[int, Field(ge=2**20), BeforeValidator(read_memory)]
+Listener = Annotated[Address | None, BeforeValidator(read_listener)]
 Short = Annotated[str, AfterValidator(_short)]
 Name = Annotated[str, Field(min_length=1), AfterValidator(_short)]
 Names = Annotated[list[str], BeforeValidator(_names)]
 Arguments = Annotated[dict[str, Any], AfterValidator(_arguments)]
-
-
-class Table(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", defer_build=True, arbitrary_types_allowed=True, frozen=True, allow_inf_nan=False
-    )

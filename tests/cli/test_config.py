@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel
 
-from broker.config import layers
+from broker.config import entries, layers, settings, values
 from broker.config.reading import ConfigError, read_config
 from broker.config.settings import Config, Listeners
 from broker.server.serve import Address
@@ -20,6 +21,7 @@ from process import ROOT
 
 EXAMPLE = ROOT / "config" / "broker.toml"
 DECLARED = ("vhost", "user", "exchange", "queue", "topic", "binding")
+TABLES = settings.Table.__subclasses__()
 
 
 @pytest.fixture
@@ -57,14 +59,20 @@ def test_the_example_has_the_defaults():
     assert read_config(EXAMPLE, {}) == Config()
 
 
-def numbers_of(table: type[BaseModel], path: str = "") -> list[str]:
+def kinds_of(table: type) -> dict[str, object]:
+    """The type of each setting, without what else is asked of it."""
+    names = {**vars(settings), **vars(values), **vars(entries)}
+    hints = get_type_hints(table, names)
+    return {field.name: hints[field.name] for field in fields(table)}
+
+
+def numbers_of(table: type, path: str = "") -> list[str]:
     """The key paths of all numbers, octets among them."""
     found = []
-    for name, field in table.model_fields.items():
-        inner = field.annotation
+    for name, inner in kinds_of(table).items():
         if inner in (int, float):
             found.append(path + name)
-        elif isinstance(inner, type) and issubclass(inner, BaseModel):
+        elif is_dataclass(inner):
             found += numbers_of(inner, f"{path}{name}.")
     return found
 
@@ -78,14 +86,12 @@ def test_no_flag_is_a_number(wrong, flag):
         assert re.fullmatch(rf"{path}: expected (an integer|a number|a size as .*), got {flag}", line)
 
 
-def names_of(table: type[BaseModel], *, without: tuple[str, ...] = ()) -> dict[str, object]:
+def names_of(table: type, *, without: tuple[str, ...] = ()) -> dict[str, object]:
     """Every setting, with the tables in it."""
     found = {}
-    for name, field in table.model_fields.items():
+    for name, inner in kinds_of(table).items():
         if name not in without:
-            inner = field.annotation
-            is_table = isinstance(inner, type) and issubclass(inner, BaseModel)
-            found[name] = names_of(inner) if is_table else None
+            found[name] = names_of(inner) if is_dataclass(inner) else None
     return found
 
 
@@ -105,10 +111,11 @@ def declared_in_the_example() -> str:
 
 def test_what_the_example_shows_can_be_used(right):
     found = right(declared_in_the_example())
+    shown = tomllib.loads(declared_in_the_example())
     for kind in DECLARED:
         (entry,) = getattr(found, kind)
         # Everything that is optional is shown, but for what goes instead of a password.
-        unsaid = set(type(entry).model_fields) - entry.model_fields_set
+        unsaid = {field.name for field in fields(entry)} - shown[kind][0].keys()
         assert unsaid <= {"password_hash", "hashing_algorithm"}, kind
     assert found.topic[0].configs == {
         "retention.ms": 86_400_000,
@@ -123,15 +130,38 @@ def test_readme_is_right_about_the_settings(right):
     found = right("\n".join(blocks))
     assert (len(found.exchange), len(found.queue), len(found.binding), len(found.topic)) == (1, 1, 1, 1)
     for table, name in re.findall(r"`\[(\w+)\] (\w+)`", text):
-        assert name in type(getattr(Config(), table)).model_fields
+        assert hasattr(getattr(Config(), table), name)
     for name in re.findall(r"(LEVERET_\w+)=", text):
         assert read_config(None, {name: "1GiB" if "MEMORY" in name else "127.0.0.1:5672"})
-    default = {name: getattr(Config().listeners, name).port for name in Listeners.model_fields}
+    default = {name: getattr(Config().listeners, name).port for name in Listeners.__annotations__}
     table = dict(re.findall(r"^\| (AMQP|HTTP management|metrics|Kafka) \| (\d+) \|", text, re.MULTILINE))
     assert {name.split()[-1].lower(): int(port) for name, port in table.items()} == default
 
 
 # ---- which goes over which ----
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"data": "there"},
+        {"data": Path("there"), "amqp": None},
+        {"amqp": "[::1]:5", "kafka": "off", "management": ":0", "metrics": "1"},
+        {"amqp": " localhost:1 "},
+    ],
+)
+def test_flags_alone_are_read_as_those_over_a_file(right, flags):
+    """Without a file there is nothing else to check, and the checks are not even imported."""
+    assert read_config(None, {}, flags) == right("", **flags)
+
+
+@pytest.mark.parametrize("text", ["5672 please", "", "::1:5", ":65536"])
+def test_a_flag_that_is_wrong_without_a_file(text):
+    with pytest.raises(ConfigError) as caught:
+        read_config(None, {}, {"data": "there", "kafka": text})
+    assert str(caught.value) == (
+        f"--kafka: listeners.kafka: expected host:port, :port, a port or off, got {json.dumps(text)}"
+    )
 
 
 def test_without_anything_there_are_the_defaults():
@@ -186,8 +216,8 @@ def test_a_variable_changes_one_setting_of_a_table(right):
 )
 def test_variables(name, text, value):
     def flat(table, place=()):
-        for key, one in table:
-            yield from flat(one, (*place, key)) if isinstance(one, BaseModel) else [((*place, key), one)]
+        for key, one in vars(table).items():
+            yield from flat(one, (*place, key)) if type(one) in TABLES else [((*place, key), one)]
 
     before = dict(flat(Config()))
     changed = [one for place, one in flat(read_config(None, {name: text})) if one != before[place]]

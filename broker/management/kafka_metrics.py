@@ -75,7 +75,7 @@ async def _groups(call: Call) -> list[Family]:
             offset_sums.append(Sample(of_topic.committed, {**labels, "topic": topic}))
             lag_sums.append(Sample(of_topic.lag, {**labels, "topic": topic}))
         whole = behind[name]
-        labels = {"cluster_name": call.api.options.cluster_name, "group": name}
+        labels = {"cluster_name": call.node.cluster.name, "group": name}
         values = whole.lag, whole.max_lag, whole.max_lag_ms / 1000
         for samples, value in zip(wholes, values, strict=True):
             samples.append(Sample(value, labels))
@@ -127,10 +127,9 @@ async def each_partition(call: Call) -> Iterator[str]:
             labels.append(labelled(names))
             partitions.append(one)
     lags = await call.api.lags.of(call.node.groups.all())
-    options = call.api.options
     return chain(
-        _lines_of_partitions(options.kafka_node_id, labels, partitions),
-        _lines_of_groups(options.cluster_name, lags),
+        _lines_of_partitions(call.api.options.kafka_node_id, labels, partitions),
+        _lines_of_groups(call.node.cluster.name, lags),
     )
 
 

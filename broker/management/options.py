@@ -29,7 +29,6 @@ class ManagementOptions:
     product: str = "RabbitMQ"
     version: str = "3.13.7"
     own_version: str = ""
-    cluster_name: str = "leveret@localhost"
     connection_max: int = 65_536
     message_size_max: int = 128 * 1024 * 1024
     kafka_node_id: int = 1

@@ -63,7 +63,7 @@ def _names(call: Call) -> Row:
         "product_name": options.product,
         "product_version": options.version,
         "leveret_version": options.own_version,
-        "cluster_name": options.cluster_name,
+        "cluster_name": node.cluster.name,
         "node": node.options.name,
         "erlang_version": runtime.PYTHON_VERSION,
         "erlang_full_version": runtime.RUNTIME,
@@ -142,7 +142,16 @@ async def get_whoami(call: Call) -> Response:
 
 @route("GET", "/api/cluster-name")
 async def get_cluster_name(call: Call) -> Response:
-    return as_json({"name": call.api.options.cluster_name})
+    return as_json({"name": call.node.cluster.name})
+
+
+@route("PUT", "/api/cluster-name", Needs.ADMINISTRATOR)
+async def put_cluster_name(call: Call) -> Response:
+    from broker.management.schema import ClusterNameBody
+
+    call.node.cluster.rename(call.body(ClusterNameBody).name)
+    await call.declared()
+    return Response(204)
 
 
 @route("GET", "/api/version", Needs.NOTHING)

@@ -77,17 +77,16 @@ _DEATHS: Final = (
 
 def _identity(call: Call, endpoint: str) -> list[Family]:
     options = call.api.options
-    cluster = options.cluster_name
     return [
         gauge(
             "rabbitmq_identity_info",
-            "Which node of which cluster this is; the permanent id is the cluster's name",
+            "Which node of which cluster this is; the permanent id is the node's name",
             Sample(
                 1,
                 {
                     "rabbitmq_node": call.node.options.name,
-                    "rabbitmq_cluster": cluster,
-                    "rabbitmq_cluster_permanent_id": cluster,
+                    "rabbitmq_cluster": call.node.cluster.name,
+                    "rabbitmq_cluster_permanent_id": call.node.options.name,
                     "rabbitmq_endpoint": endpoint,
                 },
             ),

@@ -175,6 +175,10 @@ class OffsetsBody(Body):
         return self
 
 
+class ClusterNameBody(Body):
+    name: Short
+
+
 class VhostBody(Body):
     description: Text | None = None
     tags: Tags | None = None

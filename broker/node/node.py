@@ -28,6 +28,7 @@ from broker.model.vhost import Vhost
 from broker.node.accounts import Accounts
 from broker.node.alarms import Alarms
 from broker.node.clock import Clock
+from broker.node.cluster import Cluster
 from broker.node.dead_letters import letters_of
 from broker.node.definitions import DefinitionStore, SqliteDefinitions
 from broker.node.flusher import SETTLE_MS, Commit, Flusher
@@ -122,6 +123,7 @@ class Node:
         )
         self.flusher.when_settled = lambda: self.scheduler.after(SETTLE_MS, self.flusher.settle_soon)
         self.accounts = Accounts(self.flusher)
+        self.cluster = Cluster(options.name, self.flusher)
         self.topology = Topology(
             self.flusher,
             self.accounts,
@@ -439,6 +441,7 @@ class Node:
         self.topics.load_all(found, logs.open, logs.unsynced)
         self.topology.load_bindings(found)
         self.accounts.load(found)
+        self.cluster.load(found)
         self.producer_ids.load(found)
         self.groups.load()
         logs.all_are_open(self._journal_directory)

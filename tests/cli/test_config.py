@@ -578,7 +578,7 @@ def test_settings_reach_the_layers(right):
     assert (node.segment_size_max, node.partitions_max, node.groups.vhost) == (2**20, 9, "v")
     amqp = layers.amqp_options(found)
     assert (amqp.frame_max, amqp.message_size_max, amqp.transaction_size_max) == (5000, 2**20, 2 * 2**20)
-    assert (amqp.connection_max, amqp.loopback_users, amqp.cluster_name) == (7, {"a"}, "n")
+    assert (amqp.connection_max, amqp.loopback_users) == (7, {"a"})
     kafka = layers.kafka_options(found)
     assert (kafka.vhost, kafka.advertised_host, kafka.advertised_port) == ("v", "there", 1)
     assert (kafka.anonymous_user, kafka.partitions, kafka.connections_max) == ("", 3, 7)

@@ -10,7 +10,6 @@ import trio
 from api_here import api_here
 from broker.kafka import api as apis
 from broker.management import turns
-from broker.management.options import ManagementOptions
 from broker.node.groups import GroupOptions
 from broker.server.kafka.options import KafkaOptions
 from kafka_wire import KafkaClient
@@ -41,8 +40,8 @@ PARTITIONS = {
 
 @pytest.fixture
 async def api(tmp_path):
-    options = ManagementOptions(cluster_name="burrow")
-    async with api_here(tmp_path, options, kafka=KafkaOptions(auto_create_topics=False)) as here:
+    async with api_here(tmp_path, kafka=KafkaOptions(auto_create_topics=False)) as here:
+        here.node.cluster.rename("burrow")
         yield here
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 from api_here import api_here
 from broker.management.options import ManagementOptions
 
@@ -52,7 +54,7 @@ async def test_the_overview_has_what_clients_read(api):
 
 
 async def test_names_and_versions_are_those_that_amqp_tells(tmp_path):
-    options = ManagementOptions(product="Hare", version="9.8.7", own_version="1.2.3", cluster_name="burrow")
+    options = ManagementOptions(product="Hare", version="9.8.7", own_version="1.2.3")
     async with api_here(tmp_path, options, name="leveret@here") as api:
         row = await api.get("/overview")
         assert (row["product_name"], row["product_version"], row["rabbitmq_version"]) == (
@@ -62,12 +64,48 @@ async def test_names_and_versions_are_those_that_amqp_tells(tmp_path):
         )
         assert (row["leveret_version"], row["cluster_name"], row["node"]) == (
             "1.2.3",
-            "burrow",
+            "leveret@here",
             "leveret@here",
         )
         assert await api.get("/version", user=None) == "9.8.7"
-        assert await api.get("/cluster-name") == {"name": "burrow"}
+        assert await api.get("/cluster-name") == {"name": "leveret@here"}
         assert await api.get("/extensions") == []
+
+
+async def test_the_cluster_gets_a_name_that_everybody_sees_and_that_lasts(tmp_path):
+    async def seen(api):
+        client = await api.broker.dial()
+        await client.start()
+        overview = await api.get("/overview?columns=cluster_name,node")
+        return (await api.get("/cluster-name"))["name"], overview, client.server_properties["cluster_name"]
+
+    async with api_here(tmp_path, name="leveret@here") as api:
+        answer = await api.put("/cluster-name", {"name": "burröw"})
+        assert (answer.status_code, answer.content) == (204, b"")
+        shown = ("burröw", {"cluster_name": "burröw", "node": "leveret@here"}, "burröw")
+        assert await seen(api) == shown
+    async with api_here(tmp_path, name="leveret@here") as api:
+        assert await seen(api) == shown
+        assert (await api.put("/cluster-name", {"name": ""})).status_code == 204
+        assert await seen(api) == ("", {"cluster_name": "", "node": "leveret@here"}, "")
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({}, "name: this key is missing"),
+        ({"name": 5}, "name: expected a string, got 5"),
+        ({"name": "x" * 256}, "name: expected at most 255 bytes, this has 256, got "),
+    ],
+)
+async def test_a_name_that_the_cluster_cannot_have_is_refused(api, body, reason):
+    answer = await api.put("/cluster-name", body)
+    assert answer.status_code == 400
+    assert answer.json()["reason"].startswith(reason)
+    monitor = api.add_user("monitor", "monitoring")
+    answer = await api.put("/cluster-name", {"name": "x"}, user=monitor)
+    assert (answer.status_code, answer.json()["reason"]) == (401, "Not administrator user")
+    assert await api.get("/cluster-name", user=monitor) == {"name": api.node.options.name}
 
 
 async def test_the_overview_counts(api):

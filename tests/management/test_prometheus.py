@@ -47,8 +47,9 @@ async def test_every_name_of_the_dashboard_is_there(api):
 
 
 async def test_there_is_one_identity(tmp_path):
-    options = ManagementOptions(product="Hare", version="9.8.7", own_version="1.2.3", cluster_name="burrow")
+    options = ManagementOptions(product="Hare", version="9.8.7", own_version="1.2.3")
     async with api_here(tmp_path, options, name="leveret@here") as api:
+        api.node.cluster.rename("burrow")
         for path, endpoint in (("/metrics", "aggregated"), ("/metrics/per-object", "per-object")):
             samples = await scrape(api, path)
             assert samples["rabbitmq_identity_info"] == [
@@ -56,7 +57,7 @@ async def test_there_is_one_identity(tmp_path):
                     {
                         "rabbitmq_node": "leveret@here",
                         "rabbitmq_cluster": "burrow",
-                        "rabbitmq_cluster_permanent_id": "burrow",
+                        "rabbitmq_cluster_permanent_id": "leveret@here",
                         "rabbitmq_endpoint": endpoint,
                     },
                     1.0,

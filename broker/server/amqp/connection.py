@@ -324,7 +324,7 @@ class AmqpConnection:
 
     def _handle_beginning(self, event: HeaderReceived | HeaderRefused | ProtocolFailed) -> None:
         if isinstance(event, HeaderReceived):
-            properties = self.server.options.server_properties()
+            properties = self.server.options.server_properties(self.node.cluster.name)
             self.send(self.codec.send(methods.ConnectionStart(0, 9, properties, MECHANISMS, b"en_US")))
         elif isinstance(event, HeaderRefused):
             logger.info("connection %s: not AMQP 0-9-1: %r", self.name, event.octets)

@@ -13,7 +13,6 @@ class AmqpOptions:
     product: str = "RabbitMQ"
     version: str = "3.13.7"
     own_version: str = ""
-    cluster_name: str = "leveret@localhost"
     channel_max: int = 2047
     frame_max: int = 131_072
     heartbeat_s: int = 60
@@ -27,11 +26,11 @@ class AmqpOptions:
     transaction_size_max: int = 64 * 1024 * 1024  # RabbitMQ has none
     consumers_per_channel_max: int = 65_536  # RabbitMQ has none
 
-    def server_properties(self) -> dict[str, Any]:
+    def server_properties(self, cluster_name: str) -> dict[str, Any]:
         """What `connection.start` tells; clients decide by the capabilities, and kombu by the product."""
         return {
             "capabilities": dict.fromkeys(CAPABILITIES, True),
-            "cluster_name": self.cluster_name,
+            "cluster_name": cluster_name,
             "copyright": "The Leveret developers",
             "information": "Licensed under the Apache License, Version 2.0",
             "platform": "Python",

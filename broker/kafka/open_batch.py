@@ -46,10 +46,9 @@ class OpenBatch:
         self._at = 0
 
     def next(self) -> Record | OversizedRecord | None:
-        """None behind the last one. Raises RecordProblem, and what `read` raises."""
+        """None behind the last one. Raises RecordProblem, and what `read` raises: then another call asks it again."""
         if not self._left:
             return None
-        self._left -= 1
         header = self.header
         found: Record | OversizedRecord
         try:
@@ -63,6 +62,7 @@ class OpenBatch:
         offset_max = header.base_offset + header.last_offset_delta
         if not self._offset_min <= found.offset <= offset_max:
             raise invalid(f"offset {found.offset} where one from {self._offset_min} to {offset_max} comes")
+        self._left -= 1
         self._offset_min = found.offset + 1
         self._at = end
         if end >= len(self.piece) or not self._left:

@@ -33,6 +33,7 @@ from broker.node.dead_letters import letters_of
 from broker.node.definitions import DefinitionStore, SqliteDefinitions
 from broker.node.flusher import SETTLE_MS, Commit, Flusher
 from broker.node.groups import GroupOptions, Groups
+from broker.node.large_records import LargeRecords
 from broker.node.metrics import Metrics
 from broker.node.peers import Listener, Peer
 from broker.node.pieces import Pieces
@@ -150,6 +151,7 @@ class Node:
             partitions_max=options.partitions_max,
         )
         self.pieces = Pieces()
+        self.large_records = LargeRecords(self.scheduler, clock)
         self.producer_ids = ProducerIds(self.flusher)
         self.groups = Groups(self.flusher, self.topics, clock, self.scheduler, options.groups)
         self.topology.vhost_deleted.append(lambda vhost: self.topics.forget_vhost(vhost.name))

@@ -1,7 +1,7 @@
 """What all readers of topics keep inflated together.
 
 Flow:   a reader asks how large the next piece of a batch may be, and says what it keeps.
-Limits: `_SIZE_MAX` bytes for all; a piece is at most 4 MiB and half of what is left, so that there is always some for
+Limits: `_SIZE_MAX` bytes for all; a piece is at most 1 MiB and half of what is left, so that there is always some for
         the next reader, and 64 KiB when there is little.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 _SIZE_MAX: Final = 64 * 1024 * 1024
-_PIECE_MAX: Final = 4 * 1024 * 1024
+_PIECE_MAX: Final = 1024 * 1024
 _PIECE_MIN: Final = 64 * 1024
 
 

@@ -5,7 +5,8 @@ Flow:   a bell of a partition marks the reader; at the end of the pass it hands 
         handed out is kept.
 Limits: a turn looks at `_RECORDS_MAX` records, or inflates `_INFLATED_MAX` bytes; then others have theirs. Of each
         partition a reader keeps one piece of a batch, for which all readers have one limit (`pieces.py`), and batches of
-        64 KiB together. A record that is larger than a message may be is passed over and logged.
+        64 KiB together; for large records see `large_records.py`. A record that is larger than a message may be is
+        passed over and logged.
 Spec:   RabbitMQ's streams over AMQP: `x-stream-offset` says where to begin; `x-stream-filter` and
         `x-stream-match-unfiltered` what to leave out, here to the record and not to the chunk.
 """
@@ -32,6 +33,7 @@ from broker.model.message import Slice
 from broker.model.resource import spoken
 from broker.model.stream import interval_ms
 from broker.node import bridge
+from broker.node.large_records import LARGE_SIZE, LargeRecords, Receiver
 from broker.node.partition import Partition
 from broker.node.pieces import Pieces
 
@@ -75,24 +77,31 @@ class _Changed(Exception):
     """The batch that was open is not there any more: compaction has rewritten it, or retention let it go."""
 
 
+class _NoRoom(Exception):
+    """A large record has to wait until others are sent."""
+
+
 class _Turn:
     """How much may still be done before others have their turn."""
 
-    __slots__ = ("inflated", "records")
+    __slots__ = ("inflated", "records", "waits")
 
     def __init__(self) -> None:
+        self.waits = False
+        """There is a large record, and no room for it."""
         self.records = _RECORDS_MAX
         self.inflated = _INFLATED_MAX
 
     @property
     def over(self) -> bool:
-        return self.records <= 0 or self.inflated <= 0
+        return self.waits or self.records <= 0 or self.inflated <= 0
 
 
 class _Position:
     """Where the reader is in one partition."""
 
     __slots__ = (
+        "_admit",
         "_batch",
         "_batches",
         "_kept",
@@ -115,6 +124,7 @@ class _Position:
         start: int | _Since,
         pieces: Pieces,
         record_size_max: int,
+        admit: Callable[[int], bool],
     ) -> None:
         self.partition = partition
         self.number = number
@@ -124,6 +134,7 @@ class _Position:
         self.said_oversized = False
         self._pieces = pieces
         self._record_size_max = record_size_max
+        self._admit = admit
         # Batches that were read and not opened; the one that is open, the bytes that it begins with, and all of
         # them if they are few.
         self._batches: deque[bytes] = deque()
@@ -159,6 +170,9 @@ class _Position:
             except _Changed:
                 self._shut()
                 continue
+            except _NoRoom:
+                turn.waits = True
+                break
             if record is None:
                 self._shut()
                 self.offset = max(self.offset, _behind(batch.header))
@@ -196,11 +210,13 @@ class _Position:
         return bool(self._batches)
 
     def _inflated(self, start: int, size: int) -> bytes:
-        """A piece of the records of the batch that is open. Raises RecordProblem, _Changed."""
+        """A piece of the records of the batch that is open. Raises RecordProblem, _Changed, _NoRoom."""
         assert self._batch is not None
         header = self._batch.header
         if start + size > INFLATED_SIZE_MAX:
             raise records.invalid(f"inflated, it has more than {INFLATED_SIZE_MAX} bytes")
+        if size > LARGE_SIZE and not self._admit(size):
+            raise _NoRoom
         size = max(size, min(self._pieces.size, INFLATED_SIZE_MAX - start))
         octets = self._octets or self._read_again()
         piece = records.inflated_part(header, octets[HEADER_SIZE : header.size], start, size)
@@ -249,6 +265,8 @@ class StreamReader:
         mark: Callable[[StreamReader], None],
         mark_later: Callable[[StreamReader], None],
         pieces: Pieces,
+        large: LargeRecords,
+        receiver: Receiver,
         limits: MessageLimits,
     ) -> None:
         """`mark` asks for a `dispatch` in this pass, `mark_later` in a turn of its own.
@@ -264,6 +282,8 @@ class StreamReader:
         self._mark_later = mark_later
         self._filter = _read_filter(topic, arguments)
         self._pieces = pieces
+        self._large = large
+        self._receiver = receiver
         self._limits = limits
         self._unfiltered = bool(arguments.get("x-stream-match-unfiltered", False))
         start = _read_start(topic, arguments, now_ms)
@@ -276,7 +296,10 @@ class StreamReader:
     def _position(self, partition: Partition, number: int | None, start: int | _Since) -> _Position:
         # A record has its key and its headers besides the body; they become properties, which are one frame.
         size_max = self._limits.size_max + self._limits.frame_max
-        return _Position(partition, number, start, self._pieces, size_max)
+        return _Position(partition, number, start, self._pieces, size_max, self._admit)
+
+    def _admit(self, size: int) -> bool:
+        return self._large.admit(size, self._rung)
 
     @property
     def ready_count(self) -> int:
@@ -298,6 +321,7 @@ class StreamReader:
         for position in self._positions:
             position.partition.bells.pop(self._rung, None)
             position.close()
+        self._large.forget(self, self._rung)
 
     def partitions_added(self) -> None:
         """Those are read from their start; and there are several now."""
@@ -343,10 +367,12 @@ class StreamReader:
                 position.partition.traffic.octets_out += piece.size
                 consumer.deliver(self, piece)
                 piece.contents = []  # nothing of it is wanted any more when it comes back
+                if piece.size > LARGE_SIZE:
+                    self._large.handed_out(self, self._receiver, piece.size)
         if consumer is None or self.deleted:
             return
         self._listen()
-        if turn.over and self.ready_count:
+        if turn.over and not turn.waits and self.ready_count:
             self._mark_later(self)
 
     def _next(self, turn: _Turn) -> tuple[_Position, Record | OversizedRecord] | None:

@@ -22,6 +22,17 @@ LARGE = b"x" * 70_000
 LIMITS = MessageLimits(1 << 20, 131_072)
 
 
+class Receiver:
+    """A connection that has sent everything, unless the test says otherwise."""
+
+    def __init__(self) -> None:
+        self.unsent_size = self.sent_octets = 0
+        self.why_lost = ""
+
+    def lost(self, why: str) -> None:
+        self.why_lost = why
+
+
 class Consumer:
     """It takes everything."""
 
@@ -55,8 +66,20 @@ def reader_of(
     mark: Callable[[StreamReader], None],
     mark_later: Callable[[StreamReader], None],
     limits: MessageLimits = LIMITS,
+    receiver: Receiver | None = None,
 ) -> StreamReader:
-    return StreamReader(topic, arguments, node.clock.now, mark, mark_later, node.node.pieces, limits)
+    large = node.node.large_records
+    return StreamReader(
+        topic,
+        arguments,
+        node.clock.now,
+        mark,
+        mark_later,
+        node.node.pieces,
+        large,
+        receiver or Receiver(),
+        limits,
+    )
 
 
 FIRST = {"x-stream-offset": "first"}
@@ -298,3 +321,93 @@ def test_a_time_is_looked_for_in_one_partition_a_turn(monkeypatch):
     assert consumer.offsets == [1] * 4
     assert reader.ready_count == 0
     node.abandon()
+
+
+# ---- large records that are on their way ----
+
+
+class Large:
+    """A topic with two records of 90 MiB in a few kilobytes, and readers that are dispatched when they are marked."""
+
+    def __init__(self) -> None:
+        self.node = SteppedNode()
+        topic = self.topic = self.node.create("large")
+        for _ in range(2):
+            append(self.node, topic, zeros(90 << 20), codec=4)
+        self.marked: list[StreamReader] = []
+
+    def reader(self) -> tuple[StreamReader, Consumer, Receiver]:
+        receiver = Receiver()
+        limits = MessageLimits(128 << 20, 131_072)
+        mark = self.marked.append
+        reader = reader_of(self.node, self.topic, FIRST, mark, mark, limits, receiver)
+        consumer = Consumer(1)
+        reader.add_consumer(consumer)
+        reader.dispatch()
+        if consumer.offsets:
+            receiver.unsent_size = 90 << 20
+        return reader, consumer, receiver
+
+    def pass_time(self, ms: int) -> None:
+        for _ in range(ms // 100):
+            self.node.clock.now += 100
+            self.node.node.scheduler._fire_due()
+            marked, self.marked[:] = list(self.marked), []
+            for reader in marked:
+                reader.dispatch()
+
+
+@pytest.fixture
+def large():
+    large = Large()
+    yield large
+    large.node.abandon()
+
+
+def test_a_large_record_waits_until_another_one_is_sent(large):
+    _, first, receiver = large.reader()
+    _, second, _ = large.reader()
+    assert (first.offsets, second.offsets) == ([0], [])
+    for sent in range(8):
+        receiver.sent_octets = sent << 20
+        large.pass_time(5000)
+    assert (second.offsets, receiver.why_lost) == ([], "")
+    receiver.unsent_size = 1 << 20
+    large.pass_time(100)
+    assert second.offsets == [0]
+
+
+def test_a_client_that_takes_nothing_while_others_wait_is_disconnected(large):
+    reader, consumer, receiver = large.reader()
+    large.pass_time(60_000)
+    assert receiver.why_lost == ""
+    receiver.sent_octets = 1
+    _, second, _ = large.reader()
+    large.pass_time(9900)
+    assert receiver.why_lost == ""
+    large.pass_time(200)
+    assert receiver.why_lost == "it took nothing of a record of 94371840 bytes for 10 s, while others waited"
+    reader.remove_consumer(consumer, 0)
+    large.pass_time(100)
+    assert second.offsets == [0]
+
+
+def test_a_reader_that_waits_and_goes_is_forgotten(large):
+    first, consumer, _ = large.reader()
+    second, waiting, _ = large.reader()
+    second.remove_consumer(waiting, 0)
+    large.pass_time(200)
+    assert large.marked == []
+    first.remove_consumer(consumer, 0)
+    assert large.node.node.large_records.sending_size == 0
+    assert large.node.node.pieces.taken == 0
+
+
+def test_small_records_do_not_wait_for_large_ones(large):
+    large.reader()
+    node, topic = large.node, large.node.create("small")
+    append(node, topic, zeros(1_000_000), zeros(5))
+    reader = reader_of(node, topic, FIRST, lambda _: None, lambda _: None)
+    reader.add_consumer(consumer := Consumer())
+    reader.dispatch()
+    assert consumer.offsets == [0, 1]

@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from amqp_client import Channel, Client
+from broker.amqp import methods
 from broker.kafka import api, records
 from broker.kafka.compression import Codec
 from broker.kafka.errors import ErrorCode
@@ -283,3 +284,26 @@ async def test_consumers_of_a_bomb_share_a_limit_and_get_what_a_message_can_be(t
         log = broker.log.read_text()
         assert log.count("the record at 1 cannot be given to an AMQP consumer") == 10
         assert log.count("WARNING") == log.count("cannot be given") + log.count("without a connection.close")
+
+
+@pytest.mark.slow
+async def test_consumers_that_do_not_read_large_records_do_not_have_one_each_in_memory(tmp_path):
+    """Where a message may be so large."""
+    bomb = records.build([Record(0, 1, None, bytes(90_000_000))], compression_type=Codec.ZSTD)
+    with BrokerProcess(tmp_path, kafka=True) as broker:
+        producer = await KafkaClient.dial(broker.addresses["kafka"])
+        await producer.create("bombs")
+        answer = await producer.call(api.PRODUCE, produce_body("bombs", bomb))
+        assert answer["responses"][0]["partition_responses"][0]["error_code"] == ErrorCode.NONE
+        del bomb
+        before = resident_peak(broker)
+        consumers = [await Client.connect(broker.amqp) for _ in range(10)]
+        for client in consumers:
+            channel = await client.channel(1)
+            await channel.qos(1)
+            await channel.send(methods.BasicConsume(queue="bombs", arguments={"x-stream-offset": "first"}))
+        await trio.sleep(2)
+        await producer.create("others")
+        assert resident_peak(broker) - before < 450 << 20
+        for client in (*consumers, producer):
+            client.drop()

@@ -436,6 +436,11 @@ class AmqpConnection:
         self.server.fail_soon(self, error)
 
     @property
+    def unsent_size(self) -> int:
+        """Bytes that wait for the socket."""
+        return self._outbox_size
+
+    @property
     def overfull(self) -> bool:
         return self._outbox_size > _OUTBOX_MAX
 

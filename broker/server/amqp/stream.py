@@ -50,6 +50,8 @@ def reader_for(channel: Channel, topic: Topic, method: methods.BasicConsume) -> 
         node.mark,
         node.mark_later,
         node.pieces,
+        node.large_records,
+        connection,
         MessageLimits(connection.server.options.message_size_max, connection.frame_max),
     )
 

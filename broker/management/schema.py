@@ -126,6 +126,10 @@ class ExchangeBody(Body):
     arguments: Table = {}
 
 
+class QueueActionBody(Body):
+    action: Literal["sync", "cancel_sync"]
+
+
 class BindingBody(Body):
     routing_key: Short = ""
     arguments: Table = {}

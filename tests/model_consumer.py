@@ -61,14 +61,14 @@ class Consumer:
     @property
     def window(self) -> object:
         shared = self.channel.prefetch
-        return shared if shared.limit and self.acks else None
+        return shared if shared.limit else None
 
     def room(self) -> int:
         if self.congested:
             return 0
-        if not self.acks:
-            return _UNLIMITED
         own, shared = self.prefetch, self.channel.prefetch
+        if not self.acks:
+            return 0 if 0 < shared.limit <= shared.used else _UNLIMITED
         room = own.limit - own.used if own.limit else _UNLIMITED
         return min(room, shared.limit - shared.used) if shared.limit else room
 

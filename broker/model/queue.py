@@ -564,6 +564,8 @@ class Queue:
         else:
             self._returned += back
             self._returned.sort(key=_from_the_end)
+        if self.limited and self.settings.overflow == DROP_HEAD:
+            self._drop_head()
 
     def _bury_filled(self, reason: str, piece: Slice) -> None:
         if piece.hollow:

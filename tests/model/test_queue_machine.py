@@ -82,8 +82,7 @@ class NaiveQueue:
             self.ready.append(message)
         if self.settings.limited and self.settings.overflow == DROP_HEAD:
             self.dispatch()
-            while self._is_over(0, 0) and self.ready:
-                self.buried.append((MAXLEN, self.ready.pop(0).number))
+            self._drop_head()
         if self.settings.overflow == REJECT_PUBLISH_DLX:
             self.buried += [(MAXLEN, messages[index].number) for index in refused]
         return refused
@@ -134,10 +133,10 @@ class NaiveQueue:
         real = taker.real
         if real.congested:
             return 0
-        if not real.acks:
-            return 1
         shared = real.channel.prefetch.limit
         by_all = sum(1 for taken in self.out[real.channel].values() if taken.taker is not None)
+        if not real.acks:
+            return 0 if 0 < shared <= by_all else 1
         return min(
             real.prefetch.limit - taker.out if real.prefetch.limit else 1,
             shared - by_all if shared else 1,
@@ -168,6 +167,12 @@ class NaiveQueue:
             else:
                 self.ready.append(message)
         self.ready.sort(key=lambda message: message.number)
+        if self.settings.limited and self.settings.overflow == DROP_HEAD:
+            self._drop_head()
+
+    def _drop_head(self) -> None:
+        while self._is_over(0, 0) and self.ready:
+            self.buried.append((MAXLEN, self.ready.pop(0).number))
 
 
 def _is_due(message: Message, now_ms: int) -> bool:

@@ -209,8 +209,10 @@ async def test_gets_and_consumers_without_acks_count_against_no_prefetch(channel
     await channel.get("q")
     await channel.get("q")
     tag = await channel.consume("q")
-    assert bodies(await channel.came()) == [3]
+    (third,) = await channel.came()
+    assert third.body == b"3"
     await cancel(channel, tag)
+    await channel.ack(third.tag)
     await channel.consume("q", no_ack=True)
     assert bodies(await channel.came()) == [4, 5, 6, 7, 8, 9, 10]
 
@@ -428,3 +430,45 @@ async def test_get_without_acks(channel):
     await channel.call(methods.BasicRecover(True), methods.BasicRecoverOk)
     assert (await channel.get("q")).body == b"2"
     assert await channel.get("q") is None
+
+
+# ---- a window for the whole channel ----
+
+
+async def test_queues_of_a_channel_share_its_window_in_turn(channel):
+    await filled(channel, "a", 20)
+    await filled(channel, "b", 20)
+    await channel.qos(2, shared=True)
+    for queue in ("a", "b"):
+        await channel.consume(queue, consumer_tag=queue)
+    came = []
+    for _ in range(20):
+        message = await channel.message()
+        came.append(message.method.consumer_tag)
+        await channel.ack(message.tag)
+    assert 8 <= came.count("a") <= 12
+
+
+async def test_a_consumer_without_acks_waits_while_the_window_of_its_channel_is_full(channel):
+    await filled(channel, "a", 1)
+    await filled(channel, "b", 1)
+    await channel.qos(1, shared=True)
+    await channel.consume("a")
+    (held,) = await channel.messages(1)
+    await channel.consume("b", no_ack=True)
+    assert await channel.came() == []
+    await channel.ack(held.tag)
+    assert (await channel.message()).body == b"1"
+
+
+# ---- basic.get beside consumers ----
+
+
+async def test_a_consumer_that_waits_gets_a_message_before_basic_get(client, channel):
+    await channel.declare("q")
+    other = await client.channel(2)
+    await other.consume("q")
+    publish = channel.publishing(b"1", to="q")
+    await client.write(publish + methods.encode(1, methods.BasicGet(queue="q")))
+    assert (await other.message()).body == b"1"
+    assert isinstance((await channel.came())[0], methods.BasicGetEmpty)

@@ -534,3 +534,17 @@ async def test_what_expired_while_the_broker_was_down_is_a_letter_after_the_star
         channel = await (await broker.connect()).channel(1)
         assert {letter.body for letter in await letters(channel, 1)} == {b"short"}
         assert (await channel.get("q")).body == b"long"
+
+
+async def test_a_length_limit_holds_for_what_comes_back(channel):
+    await channel.declare("dead")
+    arguments = {"x-max-length": 2, "x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"}
+    await channel.declare("q", arguments=arguments)
+    await channel.publish(b"1", to="q")
+    first = await channel.get("q")
+    for body in (b"2", b"3"):
+        await channel.publish(body, to="q")
+    await channel.send(methods.BasicReject(first.tag, requeue=True))
+    await channel.settle()
+    assert (await channel.get("dead", no_ack=True)).body == b"1"
+    assert [(await channel.get("q", no_ack=True)).body for _ in range(2)] == [b"2", b"3"]

@@ -317,9 +317,9 @@ def _make_room(channel: Channel, entries: Sequence[Unacked]) -> None:
     window = channel.prefetch
     for entry in entries:
         entry.make_room(window)
-        if entry.queue.ready_count:
+        if not window.limit and entry.queue.ready_count:
             mark(entry.queue)
-    if window.limit:
+    if window.limit:  # of all queues of the channel, the one that waited longest has the room first
         channel.wake_consumers()
 
 
@@ -335,6 +335,7 @@ def basic_get(channel: Channel, method: methods.BasicGet) -> None:
         raise stream.refuse("basic.get", topic)
     queue = queue_of(channel, name)
     metrics = connection.node.metrics
+    queue.dispatch()  # consumers that wait come first
     piece = queue.get(connection.node.clock.now_ms(), acks=not method.no_ack)
     if piece is None:
         metrics.messages_get_empty += 1

@@ -76,14 +76,14 @@ class AmqpConsumer:
     def window(self) -> Prefetch | None:
         """All consumers of the channel share what `basic.qos` with `global` set."""
         shared = self.channel.prefetch
-        return shared if shared.limit and self.acks else None
+        return shared if shared.limit else None
 
     def room(self) -> int:
         if self._connection.congested:
             return 0
-        if not self.acks:
-            return _UNLIMITED
         own, shared = self.prefetch, self.channel.prefetch
+        if not self.acks:  # as RabbitMQ up to 4.2: it takes no room of a window, and waits while that is full
+            return 0 if 0 < shared.limit <= shared.used else _UNLIMITED
         room = own.limit - own.used if own.limit else _UNLIMITED
         return min(room, shared.limit - shared.used) if shared.limit else room
 
@@ -97,6 +97,8 @@ class AmqpConsumer:
             channel.ledger.add(Unacked(tag, piece, queue, self))
             self.prefetch.used += count
             channel.prefetch.used += count
+            if channel.prefetch.limit:  # the consumers that share it have it in turn
+                channel.consumers[self.tag] = channel.consumers.pop(self.tag)
         try:
             envelope = piece.envelope
             assert type(envelope) is Envelope

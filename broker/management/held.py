@@ -23,6 +23,7 @@ class Held(NamedTuple):
 
     records: int
     size: int
+    memory: int
 
     @property
     def lengths(self) -> Lengths:
@@ -35,12 +36,13 @@ async def held_by(topics: Sequence[Topic]) -> dict[Topic, Held]:
     found = {}
     turns = Turns()
     for topic in topics:
-        records = size = 0
+        records = size = memory = 0
         for one in tuple(topic.partitions):
             await turns.take_break()
             records += one.high_watermark - one.start_offset
             size += one.size
-        found[topic] = Held(records, size)
+            memory += one.memory
+        found[topic] = Held(records, size, memory)
     return found
 
 

@@ -17,7 +17,7 @@ from broker.management.held import held_by, lengths, streams_in
 from broker.management.http import Response
 from broker.management.listing import Row, listed, shown_once
 from broker.management.rates import Rates, queue_counts
-from broker.management.routes import route
+from broker.management.routes import Needs, route
 from broker.management.tables import shown
 from broker.model.errors import NotImplementedHere
 from broker.model.exchange import EXCHANGE, QUEUE
@@ -84,6 +84,7 @@ def show(node: Node, rates: Rates, queue: Queue) -> Row:
         message_bytes_ready=queue.ready_size,
         message_bytes_unacknowledged=queue.unacked_size,
         message_bytes_ram=queue.resident_size,
+        memory=queue.memory,
         consumers=len(queue.consumers),
         single_active_consumer_tag=None,
     )
@@ -195,4 +196,16 @@ async def purge_queue(call: Call) -> Response:
     queue.purge()
     call.node.mark(queue)
     call.node.end_pass()
+    return Response(204)
+
+
+@route("POST", "/api/queues/{vhost}/{queue}/actions", Needs.ADMINISTRATOR)
+async def act(call: Call) -> Response:
+    """Synchronise mirrors, or stop that: there are none, and so nothing is left to do."""
+    from broker.management.schema import QueueActionBody
+
+    vhost = call.vhost()
+    if call.name("queue") not in vhost.queues and call.name("queue") not in vhost.topics:
+        raise not_there()
+    call.body(QueueActionBody)
     return Response(204)

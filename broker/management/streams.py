@@ -59,6 +59,7 @@ def show(node: Node, rates: Rates, seen: Seen, topic: Topic) -> Row:
         message_bytes=held.size,
         message_bytes_ready=held.size,
         message_bytes_unacknowledged=0,
+        memory=held.memory,
         consumers=len(topic.readers),
         single_active_consumer_tag=None,
     )

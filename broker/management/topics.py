@@ -75,7 +75,8 @@ def show(node: Node, rates: Rates, seen: Seen | None, topic: Topic) -> Row:
         "configs": topic.configs,
     }
     if seen is not None:
-        row["records"], row["size"] = seen.held[topic]
+        held = seen.held[topic]
+        row["records"], row["size"] = held.records, held.size
         row["record_stats"] = rates.topics.details(topic, seen.counts[topic])
     return row
 

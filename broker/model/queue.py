@@ -37,6 +37,8 @@ _LOAD_SIZE: Final = 1024 * 1024
 _MEMORY_MIN: Final = 64 * 1024
 # What an object of one message costs beside its octets.
 _MESSAGE_OVERHEAD: Final = 160
+# What a queue takes that is empty, with its store.
+_QUEUE_SIZE: Final = 3 * 1024
 # Beyond this, messages that are out keep their contents only in the store.
 _UNACKED_SIZE_MAX: Final = 16 * 1024 * 1024
 # So many that come back are put in their places one by one; more are sorted in.
@@ -709,6 +711,11 @@ class Queue:
         """Nobody used it for as long as `x-expires` gives it."""
         expires_ms = self.settings.expires_ms
         return expires_ms is not None and not self.consumers and self._used_ms + expires_ms <= now_ms
+
+    @property
+    def memory(self) -> int:
+        """About how many bytes the queue takes with the messages it has in memory, those that are out among them."""
+        return _QUEUE_SIZE + max(self._memory, self.resident_size) + min(self.unacked_size, _UNACKED_SIZE_MAX)
 
     @property
     def resident_count(self) -> int:

@@ -46,6 +46,8 @@ logger = logging.getLogger("broker.node")
 
 # What a batch costs in memory beside its octets.
 _BATCH_COST = 256
+# What a partition takes that is empty.
+_PARTITION_SIZE = 2 * 1024
 # After so many octets it is written down that they are safe.
 _NOTED_EACH = 1024 * 1024
 _Found = TypeVar("_Found")
@@ -154,6 +156,11 @@ class Partition:
     def last_stable_offset(self) -> int:
         """Before it no transaction is open. There are none yet: the first offset of the earliest will bound it."""
         return self.high_watermark
+
+    @property
+    def memory(self) -> int:
+        """About how many bytes it takes with the batches it has in memory."""
+        return _PARTITION_SIZE + self._tail.size
 
     @property
     def size(self) -> int:

@@ -457,3 +457,68 @@ async def test_nothing_is_taken_from_a_stream(api):
         await api.post("/queues/%2F/s/get", got),
     ):
         assert (answer.status_code, answer.json()["reason"]) == (400, reason)
+
+
+@pytest.mark.parametrize("action", ["sync", "cancel_sync"])
+async def test_mirrors_are_always_in_sync(api, action):
+    await api.put("/queues/%2F/q")
+    await api.put("/queues/%2F/s", {"durable": True, "arguments": {"x-queue-type": "stream"}})
+    for name in "qs":
+        answer = await api.post(f"/queues/%2F/{name}/actions", {"action": action})
+        assert (answer.status_code, answer.content) == (204, b"")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "reason"),
+    [
+        ("q", {"action": "dance"}, 400, "action: expected 'sync' or 'cancel_sync', got \"dance\""),
+        ("q", {"action": 5}, 400, "action: expected 'sync' or 'cancel_sync', got 5"),
+        ("q", {}, 400, "action: this key is missing"),
+        ("none", {"action": "sync"}, 404, "Not Found"),
+    ],
+)
+async def test_an_action_that_cannot_be_is_refused(api, path, body, status, reason):
+    await api.put("/queues/%2F/q")
+    answer = await api.post(f"/queues/%2F/{path}/actions", body)
+    assert (answer.status_code, answer.json()["reason"]) == (status, reason)
+
+
+async def test_actions_are_for_administrators(api):
+    await api.put("/queues/%2F/q")
+    monitor = api.add_user("monitor", "monitoring")
+    answer = await api.post("/queues/%2F/q/actions", {"action": "sync"}, user=monitor)
+    assert (answer.status_code, answer.json()["reason"]) == (401, "Not administrator user")
+    answer = await api.ask("GET", "/queues/%2F/q/actions")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST, OPTIONS")
+
+
+async def test_memory_is_of_the_queue_and_of_the_messages_that_it_has_in_memory(tmp_path):
+    async with api_here(tmp_path, queue_memory_max=100_000) as api:
+
+        async def memory(name):
+            return (await api.get(f"/queues/%2F/{name}"))["memory"]
+
+        await api.put("/queues/%2F/q", {"durable": True})
+        await api.put("/queues/%2F/s", {"durable": True, "arguments": {"x-queue-type": "stream"}})
+        empty, stream = await memory("q"), await memory("s")
+        assert 1000 < empty < 20_000
+        assert 1000 < stream < 20_000
+        assert "memory" not in await api.get("/queues/%2F/q?disable_stats=true")
+        client = await api.broker.connect()
+        channel = await client.channel()
+        await channel.confirm_mode()
+        await channel.qos(5)
+        for _ in range(5):
+            await channel.publish(bytes(10_000), to="q", delivery_mode=2)
+            await channel.publish(bytes(10_000), to="s", delivery_mode=2)
+        await channel.confirms(10)
+        held = await memory("q")
+        assert empty + 50_000 <= held <= empty + 60_000
+        assert stream + 50_000 <= await memory("s") <= stream + 60_000
+        await channel.consume("q")
+        await channel.messages(5)
+        assert empty + 50_000 <= await memory("q") <= held  # those that are out
+        for _ in range(100):  # a megabyte, of which most is on the disk only
+            await channel.publish(bytes(10_000), to="q", delivery_mode=2)
+        await channel.confirms(110, since=11)
+        assert await memory("q") <= empty + 200_000

@@ -613,6 +613,36 @@ async def test_a_large_body_that_was_let_in_makes_no_room():
         assert (await client.answer("PUT")).status == 200
 
 
+async def test_few_requests_are_begun_in_one_pass():
+    """Others wait for the next one: messages are handed out in between."""
+    handled = most = 0
+
+    async def handle(request: Request) -> Response:
+        nonlocal handled
+        handled += 1
+        return Response(204)
+
+    async def watch():
+        nonlocal handled, most
+        while True:
+            handled = 0
+            await trio.lowlevel.checkpoint()
+            most = max(most, handled)
+
+    async with crowded(100, handle) as (_, connect):
+        clients = [await connect() for _ in range(100)]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            for client in clients:
+                nursery.start_soon(client.send, GET * 5)  # all in the same pass
+            for _ in range(5):
+                for client in clients:
+                    assert (await client.answer()).status == 204
+            nursery.cancel_scope.cancel()
+    # One pass may end before, and the next one begin behind, the watcher.
+    assert 1 <= most <= 32
+
+
 async def test_a_stop_closes_idle_connections_at_once(autojump_clock):
     async with served() as (client, server):
         await client.send(GET)

@@ -15,6 +15,7 @@ from typing import Any
 import httpx2
 import trio
 
+from broker.management.listening import Listening
 from broker.management.options import ManagementOptions
 from broker.management.server import management_server
 from broker.node.node import Node
@@ -88,7 +89,9 @@ async def api_here(
     async with broker_here(folder, node_options=node_options, kafka=kafka) as broker:
         broker.add_user("guest", "guest", tags=("administrator",))
         here = Address("127.0.0.1", 0)
-        async with management_server(broker.node, here, here, options):
+        listening = Listening()
+        await listening.open(here, here)
+        async with management_server(broker.node, listening, options):
             port = next(found.port for found in broker.node.listeners if found.protocol == "http")
             async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
                 yield ApiHere(broker, client)

@@ -29,6 +29,7 @@ from broker.config.layers import (
 )
 from broker.config.reading import read_config
 from broker.config.settings import Config
+from broker.management.listening import Listening
 from broker.node.declarations import apply
 from broker.node.node import Node, open_node
 from broker.node.peers import CannotListen
@@ -144,6 +145,8 @@ async def _serve(config: Config) -> int:
     node = open_node(node_options(config))
     try:
         async with AsyncExitStack() as stack:
+            listening = Listening()
+            stack.push_async_callback(listening.close)
             await stack.enter_async_context(
                 serve(
                     node,
@@ -152,11 +155,11 @@ async def _serve(config: Config) -> int:
                     kafka_options(config) if config.listeners.kafka is not None else None,
                     config.listeners.kafka,
                     config.limits.stop_timeout_s,
-                    partial(_apply, config, node),
+                    partial(_prepare, config, node, listening),
                 )
             )
-            if config.listeners.management is not None or config.listeners.metrics is not None:
-                await stack.enter_async_context(_management(config, node))
+            if listening.api or listening.metrics:
+                await stack.enter_async_context(_management(config, node, listening))
             nursery = await stack.enter_async_context(trio.open_nursery())
             nursery.start_soon(_collect_when_idle, node)
             # Whoever has read that it is ready may stop it.
@@ -176,8 +179,9 @@ async def _serve(config: Config) -> int:
     return 0
 
 
-async def _apply(config: Config, node: Node) -> None:
-    """Before clients come, who would otherwise make for themselves what the file declares, and another way."""
+async def _prepare(config: Config, node: Node, listening: Listening) -> None:
+    """Listen for HTTP, too, and make what the file declares before clients come, who would make it another way."""
+    await listening.open(config.listeners.management, config.listeners.metrics)
     for conflict in await apply(node, declarations(config)):
         logger.error("configuration: %s", conflict)
     if config.listeners.kafka is not None and config.kafka.vhost not in node.topology.vhosts:
@@ -187,12 +191,11 @@ async def _apply(config: Config, node: Node) -> None:
         )
 
 
-def _management(config: Config, node: Node) -> AbstractAsyncContextManager[object]:
+def _management(config: Config, node: Node, listening: Listening) -> AbstractAsyncContextManager[object]:
     """Imported only where it is served: a start must be quick."""
     from broker.management.server import management_server
 
-    listeners = config.listeners
-    return management_server(node, listeners.management, listeners.metrics, management_options(config))
+    return management_server(node, listening, management_options(config))
 
 
 def _announce(config: Config, node: Node, seconds: float) -> None:

@@ -25,6 +25,25 @@ class Place(Protocol):
     def port(self) -> int: ...
 
 
+class Listening:
+    """What is open: for the API with metrics, and for metrics alone. Clients wait there until they are served."""
+
+    def __init__(self) -> None:
+        self.api: list[trio.SocketListener] = []
+        self.metrics: list[trio.SocketListener] = []
+
+    async def open(self, api: Place | None, metrics: Place | None) -> None:
+        """Listen where there is a place. Raises CannotListen."""
+        if api is not None:
+            self.api = await listen(api)
+        if metrics is not None:
+            self.metrics = await listen(metrics)
+
+    async def close(self) -> None:
+        for listener in (*self.api, *self.metrics):
+            await trio.aclose_forcefully(listener)
+
+
 async def listen(place: Place) -> list[trio.SocketListener]:
     """A listener for each address that the name has, all on the same port. Raises CannotListen."""
     listeners: list[trio.SocketListener] = []

@@ -1,9 +1,10 @@
 """The management server: its listeners, its samples, and how long they live.
 
-Flow:   `management_server` runs as long as its body does; `cli` puts it around the life of a broker.
+Flow:   `management_server` runs as long as its body does; `cli` opens the listeners with those of the other
+        protocols, and puts it around the life of a broker.
 Limits: see `HttpLimits`; the listener of metrics has connections of its own.
-Why:    The API takes a tenth of a second to import, which is a fifth of a broker's start. So the sockets listen
-        first, and a thread imports the rest while the broker serves already: clients that come earlier wait.
+Why:    The API takes 60 ms to import, which is a fifth of a broker's start. So the sockets listen first, and a
+        thread imports the rest while the broker serves already: clients that come earlier wait.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from broker.management.listening import Place, listen
+from broker.management.listening import Listening
 from broker.management.options import ManagementOptions
 from broker.node.node import Node
 from broker.node.peers import Listener
@@ -23,27 +24,20 @@ if TYPE_CHECKING:
     from broker.management.api import Api
     from broker.management.http import HttpServer
 
-Listeners = list[trio.SocketListener]
-
 
 @asynccontextmanager
 async def management_server(
-    node: Node,
-    address: Place | None,
-    metrics_address: Place | None,
-    options: ManagementOptions | None = None,
+    node: Node, listening: Listening, options: ManagementOptions | None = None
 ) -> AsyncIterator[None]:
-    """Serve the API, with metrics, on the first address, and metrics alone on the second one.
+    """Serve the API, with metrics, and metrics alone.
 
-    Raises OSError if it cannot listen there. What it listens on is in `node.listeners` as long as it does.
+    What it listens on is in `node.listeners` as long as it does, and closed at the end.
     """
-    whole = await listen(address) if address is not None else []
-    metrics = await _listen_too(metrics_address, whole)
-    known = [*_known("http", whole), *_known("http/prometheus", metrics)]
+    known = [*_known("http", listening.api), *_known("http/prometheus", listening.metrics)]
     node.listeners += known
     async with trio.open_nursery() as nursery:
         served = _Served(node, options or ManagementOptions())
-        nursery.start_soon(served.run, whole, metrics, nursery)
+        nursery.start_soon(served.run, listening, nursery)
         try:
             yield
         finally:
@@ -54,24 +48,12 @@ async def management_server(
             nursery.cancel_scope.cancel()
 
 
-async def _listen_too(address: Place | None, opened: Listeners) -> Listeners:
-    """The second listeners; the first ones go if there can be none. Raises OSError."""
-    if address is None:
-        return []
-    try:
-        return await listen(address)
-    except OSError:
-        for listener in opened:
-            await trio.aclose_forcefully(listener)
-        raise
-
-
-def _known(protocol: str, listeners: Listeners) -> list[Listener]:
+def _known(protocol: str, listeners: list[trio.SocketListener]) -> list[Listener]:
     return [Listener(protocol, *listener.socket.getsockname()[:2]) for listener in listeners]
 
 
 def _import() -> None:
-    """Takes a tenth of a second: not in the loop."""
+    """Takes 60 ms: not in the loop."""
     import broker.management.api  # noqa: F401
 
 
@@ -84,13 +66,12 @@ class _Served:
         self._servers: list[HttpServer] = []
         self._api: Api | None = None
 
-    async def run(self, whole: Listeners, metrics: Listeners, nursery: trio.Nursery) -> None:
+    async def run(self, listening: Listening, nursery: trio.Nursery) -> None:
         """Load, and serve until it is stopped."""
         try:
             await trio.to_thread.run_sync(_import)
         except BaseException:
-            for listener in (*whole, *metrics):
-                await trio.aclose_forcefully(listener)
+            await listening.close()
             raise
         from broker.management.api import Api
         from broker.management.http import HttpServer
@@ -100,7 +81,7 @@ class _Served:
         self._servers = [HttpServer(api.handle, limits, api.admit), HttpServer(api.handle_metrics, limits)]
         api.connection_count = lambda: sum(server.connection_count for server in self._servers)
         nursery.start_soon(api.rates.run)
-        for server, listeners in zip(self._servers, (whole, metrics), strict=True):
+        for server, listeners in zip(self._servers, (listening.api, listening.metrics), strict=True):
             if listeners:
                 nursery.start_soon(server.serve, listeners, nursery)
 

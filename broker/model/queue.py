@@ -5,9 +5,9 @@ Flow:   the node pushes runs and asks to dispatch; consumers get slices and give
         makes dead letters of it and then says `forget`.
 Shape:  ready messages, head first:  returned (were out before) | resident (in memory) | backlog (in the
         store only). Offsets rise through all three, as whoever was out lies before whoever was not.
-Limits: `memory_max` octets of resident messages, and a share of what all queues may have together; what
-        comes beyond that goes to the store alone. The backlog is read a megabyte at a time, and as much
-        of it expires at a time. A consumer gets 256 KiB and 4,096 messages before it is asked again.
+Limits: `memory_max` bytes of memory for resident messages, and a share of what all queues may have together; what
+        comes beyond that goes to the store alone. The backlog is read a megabyte at a time (64 KiB if there
+        is little room), and as much of it expires at a time. A consumer gets 256 KiB and 4,096 messages before it is asked again.
 Spec:   AMQP 0-9-1 section 3.1.4; RabbitMQ for requeue order, limits, expiry and overflow.
 """
 
@@ -27,7 +27,16 @@ from broker.model.arguments import (
 )
 from broker.model.consumers import Consumer, Consumers
 from broker.model.expiry import Expiry
-from broker.model.message import Envelope, Run, Slice, earliest, envelopes_of, joined
+from broker.model.message import (
+    UNIT,
+    Envelope,
+    Run,
+    Slice,
+    earliest,
+    envelopes_footprint,
+    envelopes_of,
+    joined,
+)
 
 # How much one consumer gets in one go.
 _DELIVERY_SIZE: Final = 256 * 1024
@@ -35,10 +44,10 @@ _DELIVERY_COUNT: Final = 4096
 _LOAD_SIZE: Final = 1024 * 1024
 # What a queue may hold in memory when all queues together hold too much.
 _MEMORY_MIN: Final = 64 * 1024
-# What an object of one message costs beside its octets.
-_MESSAGE_OVERHEAD: Final = 160
 # What a queue takes that is empty, with its store.
 _QUEUE_SIZE: Final = 3 * 1024
+# What a message counts for beside its bytes in what expires at a time.
+_MESSAGE_WORK: Final = 160
 # Beyond this, messages that are out keep their contents only in the store.
 _UNACKED_SIZE_MAX: Final = 16 * 1024 * 1024
 # So many that come back are put in their places one by one; more are sorted in.
@@ -92,13 +101,26 @@ class Counters:
 
 
 class Memory:
-    """What all queues together have in memory, and may have; each may have a little whatever the others do."""
+    """What all queues together have in memory, and may have.
 
-    __slots__ = ("limit", "used")
+    Beyond the limit each may have a little, up to a quarter more together.
+    """
+
+    __slots__ = ("_most", "limit", "used")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        self._most = limit + limit // 4
         self.used = 0
+
+    def has_room(self, held: int) -> bool:
+        """A queue may hold so much."""
+        return self.used <= self.limit or (held <= _MEMORY_MIN and self.used <= self._most)
+
+    @property
+    def load_size(self) -> int:
+        """How much of a backlog to read at a time."""
+        return _LOAD_SIZE if self.used + _LOAD_SIZE <= self.limit else max(_MEMORY_MIN, 1)
 
 
 class Queue:
@@ -110,6 +132,7 @@ class Queue:
         "_backlog_from",
         "_backlog_size",
         "_bury",
+        "_envelope",
         "_expiry",
         "limited",
         "_all_memory",
@@ -189,6 +212,8 @@ class Queue:
         self._memory_max = memory_max
         self._memory = 0
         self._all_memory = memory or Memory(memory_max)
+        # Of what came last: messages like it share it.
+        self._envelope: Envelope | None = None
         # Descending, so that the head is at the cheap end.
         self._returned: list[Slice] = []
         self._resident: deque[Slice] = deque()
@@ -228,12 +253,13 @@ class Queue:
         piece = Slice(envelope, contents, offsets, body_size, 0, lasting, size, envelopes)
         if self._ttl is not None or facts.expires:
             self._limit_time(piece, now_ms)
-        held = self._memory + size
-        if (
-            self._backlog_count
-            or held > self._memory_max
-            or (held > _MEMORY_MIN and self._all_memory.used > self._all_memory.limit)
-        ):
+        cost = piece.footprint()
+        if self._memory > _MEMORY_MIN:  # a queue that flows has no time for this
+            if envelopes is not None or envelope is not self._envelope:
+                cost += envelopes_footprint(envelopes or (envelope,))
+            self._envelope = envelope
+        held = self._memory + cost
+        if self._backlog_count or held > self._memory_max or not self._all_memory.has_room(held):
             piece.stored = True
             self._store.append(piece, not lasting)
             self._add_backlog(offsets, count, size)
@@ -242,7 +268,7 @@ class Queue:
         else:
             if lasting:
                 self._store.append(piece, False)
-            self._add_resident(piece)
+            self._add_resident(piece, cost)
         self.ready_count += count
         self.ready_size += size
 
@@ -266,21 +292,22 @@ class Queue:
         self._backlog_count += count
         self._backlog_size += size
 
-    def _add_resident(self, piece: Slice) -> None:
+    def _add_resident(self, piece: Slice, cost: int) -> None:
         self._resident.append(piece)
-        self._hold(piece.size + _MESSAGE_OVERHEAD * len(piece.offsets))
+        piece.held = units = -(-cost // UNIT)
+        self._hold(units)
         piece.waiting = True
         if piece.expiries is not None:
             self._expiry.add(piece)
 
-    def _hold(self, octets: int) -> None:
+    def _hold(self, units: int) -> None:
         """So much more is in memory, or less."""
-        self._memory += octets
-        self._all_memory.used += octets
+        self._memory += units * UNIT
+        self._all_memory.used += units * UNIT
 
     def let_go(self) -> None:
         """The queue is deleted, and its messages are in memory no more."""
-        self._hold(-self._memory)
+        self._hold(-self._memory // UNIT)
 
     def _push_limited(self, run: Run, now_ms: int) -> Sequence[int]:
         """Message by message where it matters: who can be handed over at once does not count."""
@@ -363,14 +390,14 @@ class Queue:
 
     def _load(self) -> None:
         """Bring the head of the backlog into memory."""
-        pieces = self._store.read(self._backlog_from, _LOAD_SIZE)
+        pieces = self._store.read(self._backlog_from, self._all_memory.load_size)
         if not pieces:  # the store lost them, and has said so
             self.ready_count -= self._backlog_count
             self.ready_size -= self._backlog_size
             self._backlog_count = self._backlog_size = 0
             return
         for piece in pieces:
-            self._add_resident(piece)
+            self._add_resident(piece, piece.footprint())
             self._backlog_count -= len(piece)
             self._backlog_size -= piece.size
         self._backlog_from = pieces[-1].offsets[-1] + 1
@@ -413,17 +440,16 @@ class Queue:
         return part
 
     def _take_some(self, piece: Slice, count: int) -> Slice:
-        part = piece.cut(count)
-        if not self._returned:
-            self._hold(-part.size - _MESSAGE_OVERHEAD * count)
-        return part
+        self._hold(-piece.let_go(count))
+        return piece.cut(count)
 
     def _take_whole(self, piece: Slice) -> Slice:
         if self._returned:
             self._returned.pop()
         else:
             self._resident.popleft()
-            self._hold(-piece.size - _MESSAGE_OVERHEAD * len(piece.offsets))
+            self._hold(-piece.held)
+            piece.held = 0
         piece.waiting = False
         if piece.expiries is not None:
             self._expiry.forget()
@@ -594,7 +620,7 @@ class Queue:
         self._resident.clear()
         self._expiry = Expiry()
         self._shells = 0
-        self._hold(-self._memory)
+        self._hold(-self._memory // UNIT)
         self.ready_count = self.ready_size = 0
         self._backlog_count = self._backlog_size = 0
         return count
@@ -610,12 +636,12 @@ class Queue:
             if not head.expires_at or head.expires_at > now_ms:
                 break
             if head.expiries is not None:  # it came from the disk only now
-                room -= head.size + _MESSAGE_OVERHEAD * len(head)
+                room -= head.size + _MESSAGE_WORK * len(head)
                 self._bury_in_place(self._expiry.due(now_ms), now_ms)
                 continue
             part = self._take(head, len(head))
             if part is not None:
-                room -= part.size + _MESSAGE_OVERHEAD * len(part)
+                room -= part.size + _MESSAGE_WORK * len(part)
                 self._bury(self, EXPIRED, part)
         while room > 0 and (spans := self._expiry.due_stored(now_ms)):
             for offsets in spans:
@@ -629,17 +655,19 @@ class Queue:
         if not pieces:
             return
         returned, resident = self._returned, self._resident
-        returned_end = returned[0].offsets.stop if returned else 0
         for piece in pieces:
+            each = piece.held // len(piece)
             expired, piece.parts = piece.cut_expired(now_ms)
             for part in piece.parts:
                 part.waiting = True
+                part.held = each * len(part)
+                piece.held -= part.held
                 self._expiry.add(part)
+            self._hold(-piece.held)
+            piece.held = 0
             for part in expired:
                 self.ready_count -= len(part)
                 self.ready_size -= part.size
-                if part.offsets.start >= returned_end:
-                    self._hold(-part.size - _MESSAGE_OVERHEAD * len(part.offsets))
                 self._bury_filled(EXPIRED, part)
         self._shells += len(pieces)
         if 2 * self._shells > len(returned) + len(resident):
@@ -675,7 +703,7 @@ class Queue:
         self._store.settle(piece.offsets)
         piece.stored = False
         self._bury(self, EXPIRED, piece)
-        return size + _MESSAGE_OVERHEAD * len(piece)
+        return size + _MESSAGE_WORK * len(piece)
 
     # ---- time ----
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import trio
 
-
 _TRIES = 3
 
 

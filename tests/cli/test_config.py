@@ -549,6 +549,13 @@ def test_a_file_that_is_none(tmp_path, wrong):
         read_config(file, {})
 
 
+def test_a_number_of_thousands_of_digits_is_a_mistake_in_the_file(tmp_path):
+    file = tmp_path / "broker.toml"
+    file.write_text(f"[amqp]\nheartbeat_s = {'1' * 5000}\n")
+    with pytest.raises(ConfigError, match="4300 digits"):
+        read_config(file, {})
+
+
 @given(
     st.text(st.characters(exclude_categories=["Cs"])),
     st.sampled_from(["LIMITS__MEMORY", "AMQP", "LOG__LEVEL"]),

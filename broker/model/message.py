@@ -18,7 +18,8 @@ _MESSAGE_COST: Final = 48
 _EXPIRIES_COST: Final = 200
 _EXPIRY_COST: Final = 40
 _ENVELOPE_COST: Final = 430
-# Memory is counted in such units, since Python has small numbers only once: a larger one takes 32 bytes itself.
+# Slices count their memory in units of so many bytes: numbers up to 256 are objects that Python shares, a larger
+# one takes 32 bytes itself, in each slice.
 UNIT: Final = 64
 
 

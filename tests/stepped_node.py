@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Self
 
 from broker.amqp import content
-from broker.amqp.frames import PublishRun, envelope_of
+from broker.amqp.envelope import PublishRun, envelope_of
 from broker.amqp.properties import Properties, encode, facts_of
 from broker.model.queue import Queue
 from broker.node.definitions import DefinitionStore

@@ -13,8 +13,8 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from broker.amqp import content, properties
+from broker.amqp.envelope import PublishRun, envelope_of
 from broker.amqp.errors import ProtocolError
-from broker.amqp.frames import PublishRun, envelope_of
 from broker.amqp.properties import Properties
 from broker.amqp.spec import FRAME_OVERHEAD
 from broker.management.call import Call

@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from broker.amqp import content, properties, wire
+from broker.amqp.envelope import Envelope
 from broker.amqp.errors import ProtocolError
-from broker.amqp.frames import Envelope
 from broker.amqp.properties import PERSISTENT, Properties
 from broker.kafka.records import Record
 

@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from broker.amqp import content, properties, wire
+from broker.amqp.envelope import Envelope, PublishRun, envelope_of
 from broker.amqp.errors import ProtocolError
-from broker.amqp.frames import Envelope, PublishRun, envelope_of
 from broker.model.dead_letter import X_DEATH, Death, Entry, first_and_last, recorded
 from broker.model.message import Slice, envelopes_of
 from broker.model.queue import Queue

@@ -20,7 +20,7 @@ from functools import partial
 
 import trio
 
-from broker.amqp.frames import PublishRun
+from broker.amqp.envelope import PublishRun
 from broker.model.consumers import Source
 from broker.model.message import Sink, Slice
 from broker.model.queue import Memory, Queue

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from broker.amqp.frames import Envelope
+from broker.amqp.envelope import Envelope
 from broker.model.message import Slice, earliest
 from broker.node import records
 from broker.storage import batch as batches

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from broker.amqp import content, wire
-from broker.amqp.frames import Envelope, PublishRun, envelope_of
+from broker.amqp.envelope import Envelope, PublishRun, envelope_of
 from broker.amqp.properties import facts_of
 from broker.storage.errors import CorruptLog
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from broker.amqp import content, properties, wire
+from broker.amqp.envelope import Envelope
 from broker.amqp.errors import ProtocolError
-from broker.amqp.frames import Envelope
 from broker.model.dead_letter import is_cycle
 from broker.model.errors import ModelError, PreconditionFailed
 from broker.model.exchange import Headers

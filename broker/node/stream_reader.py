@@ -21,7 +21,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from broker.amqp import content, properties
-from broker.amqp.frames import envelope_of
+from broker.amqp.envelope import envelope_of
 from broker.kafka import records
 from broker.kafka.open_batch import OpenBatch, OversizedRecord
 from broker.kafka.records import HEADER_SIZE, INFLATED_SIZE_MAX, Record, RecordProblem

@@ -19,14 +19,7 @@ from typing import Any, Final, Self, TypeVar, Unpack
 
 from broker.amqp import methods
 from broker.amqp.errors import ProtocolError, RemoteProtocolError
-from broker.amqp.frames import (
-    AckRun,
-    ContentReceived,
-    Deliveries,
-    DeliveryEnvelope,
-    Event,
-    MethodReceived,
-)
+from broker.amqp.frames import AckRun, ContentReceived, Deliveries, DeliveryEnvelope, Event, MethodReceived
 from broker.amqp.methods import Method
 from broker.amqp.properties import Properties
 from broker.amqp.spec import ReplyCode

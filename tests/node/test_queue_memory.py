@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from broker.amqp import content
-from broker.amqp.frames import Envelope, PublishRun, envelope_of
+from broker.amqp.envelope import Envelope, PublishRun, envelope_of
 from broker.amqp.properties import Properties, encode, facts_of
 from broker.model.queue import Memory, Queue
 from dict_store import DictStore

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.amqp import content
-from broker.amqp.frames import Envelope, envelope_of
+from broker.amqp.envelope import Envelope, envelope_of
 from broker.amqp.properties import Properties, encode, facts_of
 from broker.node import records
 from broker.storage.errors import CorruptLog

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from broker.amqp import content
-from broker.amqp.frames import PublishRun, envelope_of
+from broker.amqp.envelope import PublishRun, envelope_of
 from broker.amqp.properties import Properties, encode, facts_of
 from broker.model.exchange import QUEUE, Destination
 from broker.model.message import envelopes_of

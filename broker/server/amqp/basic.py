@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from broker.amqp import content, methods, properties, wire
+from broker.amqp.envelope import Envelope, PublishRun
 from broker.amqp.errors import ProtocolError
-from broker.amqp.frames import AckRun, Envelope, OversizedContent, Publishes, PublishRun
+from broker.amqp.frames import AckRun, OversizedContent, Publishes
 from broker.amqp.spec import DIRECT_REPLY_TO, ReplyCode
 from broker.model.channel import Unacked, unknown_delivery_tag
 from broker.model.consumers import Source

@@ -12,15 +12,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from broker.amqp import frames, methods
+from broker.amqp.envelope import Kind
 from broker.amqp.errors import ProtocolError
-from broker.amqp.frames import (
-    AckRun,
-    ContentReceived,
-    Kind,
-    MethodReceived,
-    OversizedContent,
-    Publishes,
-)
+from broker.amqp.frames import AckRun, ContentReceived, MethodReceived, OversizedContent, Publishes
 from broker.amqp.methods import Method
 from broker.amqp.spec import BASIC_CLASS, ReplyCode
 from broker.model.channel import Ledger, Prefetch

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from broker.amqp import content, methods, wire
-from broker.amqp.frames import Envelope
+from broker.amqp.envelope import Envelope
 from broker.amqp.spec import FRAME_METHOD
 from broker.model.channel import Prefetch, Unacked
 from broker.model.consumers import Source

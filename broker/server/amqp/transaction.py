@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from broker.amqp import methods
-from broker.amqp.frames import PublishRun
+from broker.amqp.envelope import PublishRun
 from broker.model.channel import Unacked, unknown_delivery_tag
 from broker.model.errors import PreconditionFailed
 from broker.server.amqp.basic import Outcome, decide, find, publish_now

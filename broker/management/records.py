@@ -4,7 +4,7 @@ Flow:   batches are read as a consumer would get them, and opened; nothing is co
 Limits: one request is shown at most 1,000 records and, with the last of them, 1 MiB; a record of more than 1 MiB is not.
         Of a batch 16 MiB inflated are looked at, or as many as it comes with, and a piece of 1 MiB is kept. What is
         opened is walked over in turns, for one request at a time.
-Spec:   ours. Without an offset or a time, the newest records are shown. A batch that nobody can open, and a record that
+Spec:   ours. Without an offset or a time, the newest records are shown. A batch that cannot be opened, and a record that
         is too large, is a row with an `error`, and with the offset behind it.
 """
 

@@ -98,7 +98,7 @@ def settlements_entry(log_id: int, settlements: Sequence[Settlement]) -> bytes:
 
 
 def spare_path(path: str) -> str:
-    """What a journal is called that nobody needs any more: recovery does not take it for one."""
+    """Name of a journal whose records are in the files: recovery does not read it."""
     return path + _SPARE_SUFFIX
 
 

@@ -13,7 +13,7 @@ from broker.model.user import Right
 if TYPE_CHECKING:
     from broker.server.kafka.connection import KafkaConnection
 
-# What concerns the broker as a whole is asked for under this name: whoever may do something with anything may.
+# What concerns the broker as a whole is checked under this name: a user with the right on any topic has it.
 CLUSTER: Final = ""
 NOT_ASKED: Final = -(2**31)
 
